@@ -1,0 +1,63 @@
+"""The Python interface: load a model, a prompt or a run in one line each."""
+
+from collections.abc import Sequence
+
+from prompt_tuning import config
+from prompt_tuning.data import vocabularies
+from prompt_tuning.model.sizes import T5Config
+from prompt_tuning.prompts import files
+from prompt_tuning.training.frozen import FrozenT5, load_parameters
+from prompt_tuning.training.run import Run
+
+
+def load_model(
+    model: str | T5Config,
+    checkpoint_path: str,
+    *,
+    vocabulary: str | None = None,
+    vocabulary_file: str | None = None,
+    dtype: str = "float32",
+) -> FrozenT5:
+    """Loads a frozen T5.
+
+    Args:
+      model: a size, such as 't5_1_1_small' (a part of gin/models), or dimensions.
+      checkpoint_path: a T5X checkpoint, local or gs://; 'random' for untrained parameters.
+      vocabulary: 't5', 'mt5' or 'byt5'; None goes by the model's name.
+      vocabulary_file: a sentencepiece model on disk; None is the public one.
+      dtype: of the parameters, 'float32' or 'bfloat16'.
+
+    Raises:
+      ValueError: an unknown size, or a checkpoint that cannot be read or does not fit.
+
+    >>> t5 = load_model('tiny_byt5', 'random')
+    >>> t5.score(['is it so?'], ['yes', 'no']).shape
+    (1, 2)
+    """
+    if isinstance(model, str):
+        model = config.read_model(model)
+    if vocabulary is None:
+        vocabulary = next((name for name in ("byt5", "mt5") if name in model.name), "t5")
+    if vocabulary_file is not None:
+        vocabularies.use_vocabulary_files(**{vocabulary: vocabulary_file})
+    params = load_parameters(model, checkpoint_path, dtype=dtype)
+    return FrozenT5(model, params, vocabularies.family(vocabulary).vocabulary)
+
+
+def load_prompt(path: str) -> files.PromptFile:
+    """Loads a prompt, .safetensors or .npy; see `prompts/files.py`."""
+    return files.load(path)
+
+
+def load_run(gin_files: str | Sequence[str], **macros: object) -> Run:
+    """Reads a configuration, for `train`, `evaluate` or `infer`.
+
+    Args:
+      gin_files: one or more files, such as 'configs/quickstart.gin'.
+      **macros: what to set besides, `TRAIN_STEPS=100`.
+
+    Raises:
+      ValueError: see `config.load`.
+    """
+    names = [gin_files] if isinstance(gin_files, str) else gin_files
+    return config.load(names, [f"{name}={value!r}" for name, value in macros.items()])

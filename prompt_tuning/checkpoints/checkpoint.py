@@ -1,0 +1,262 @@
+"""The one door to pretrained parameters: finds out what a path holds and reads it strictly.
+
+    load(path, expected) -> {'token_embedder/embedding': array, ...}
+
+Nothing is left to luck. Every parameter that the model expects is loaded, or is new by
+intent (the prompt), or the run stops with its name; so does a parameter that the model
+has no place for. Optimizer states are never read.
+
+A further format is one more entry in `_READERS`: a module with `recognises(folder)` and
+`leaves(folder)`, in T5X's parameter names.
+"""
+
+import concurrent.futures
+import difflib
+import logging
+import os
+import re
+from collections.abc import Iterable, Mapping
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from prompt_tuning import trees
+from prompt_tuning.checkpoints import leaves as leaves_lib
+from prompt_tuning.checkpoints import t5x_native, t5x_orbax
+from prompt_tuning.checkpoints.leaves import Leaf
+from prompt_tuning.prompts.prompt import PROMPT_PATH
+
+_READERS: dict[str, ModuleType] = {
+    "T5X": t5x_native,
+    "T5X (Orbax)": t5x_orbax,
+}
+_DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+_EMBEDDING = "token_embedder/embedding"
+_STEP_FOLDER = r"checkpoint_(\d+)"
+_LISTED = 8
+_PARALLEL_READS = 4
+
+_logger = logging.getLogger(__name__)
+
+
+class Row(NamedTuple):
+    """One line of `show`."""
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: str
+    count: int
+
+
+def find(path: str | os.PathLike) -> str:
+    """Turns what a user wrote into the folder of one checkpoint.
+
+    Args:
+      path: .../checkpoint_1000 with or without a trailing slash, the index file in it,
+        or the folder that holds several of them, of which the newest is taken.
+
+    Raises:
+      ValueError: there is no checkpoint, or one that is not read.
+    """
+    return _find(os.fspath(path))[0]
+
+
+def variables(path: str | os.PathLike) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """The shape and dtype of every parameter, by T5X name; reads no values."""
+    return {name: (leaf.shape, leaf.dtype) for name, leaf in _leaves(path)[1].items()}
+
+
+def show(path: str | os.PathLike) -> list[Row]:
+    """The parameters as rows of a table, sorted by name."""
+    return [
+        Row(name, shape, dtype.name, int(np.prod(shape, dtype=np.int64)))
+        for name, (shape, dtype) in sorted(variables(path).items())
+    ]
+
+
+def read_variable(path: str | os.PathLike, name: str) -> np.ndarray:
+    """Reads one parameter, `token_embedder/embedding`, and no other.
+
+    Raises:
+      ValueError: the checkpoint has no parameter of that name.
+    """
+    folder, found = _leaves(path)
+    if name not in found:
+        close = difflib.get_close_matches(name, found, n=3)
+        hint = f"Close names: {', '.join(close)}." if close else f"It has {_some(sorted(found))}."
+        raise ValueError(f"{folder!r} has no parameter {name!r}. {hint}")
+    return found[name].read()
+
+
+def load(
+    path: str | os.PathLike,
+    expected: Mapping[str, Any],
+    *,
+    dtype: str = "float32",
+    new: Iterable[str] = (PROMPT_PATH,),
+    ignore: Iterable[str] = (),
+) -> trees.FlatTree:
+    """Reads the parameters that a model expects, each or an error.
+
+    Args:
+      path: see `find`; local or gs://.
+      expected: {T5X name: shape, or anything with a shape}.
+      dtype: 'float32' or 'bfloat16'; each array is cast as it is read.
+      new: patterns of expected names that the checkpoint may lack. What is there under
+        such a name is read all the same; what is not is left out of the result.
+      ignore: patterns of names in the checkpoint that are not to be read; each must
+        match one.
+
+    Returns:
+      {T5X name: numpy array}.
+
+    Raises:
+      ValueError: names or shapes differ (of each kind all are counted and the first eight
+        named), or the checkpoint is damaged.
+    """
+    if dtype not in _DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(map(repr, _DTYPES))}, got {dtype!r}.")
+    folder, found = _leaves(path)
+    ignored = set(trees.match(found, ignore))
+    found = {name: leaf for name, leaf in found.items() if name not in ignored}
+    shapes = {name: tuple(getattr(leaf, "shape", leaf)) for name, leaf in expected.items()}
+    _check_fits(folder, found, shapes, new=tuple(new))
+
+    def read(name: str) -> np.ndarray:
+        return found[name].read().astype(_DTYPES[dtype], copy=False)
+
+    names = [name for name in shapes if name in found]
+    with concurrent.futures.ThreadPoolExecutor(_PARALLEL_READS) as pool:
+        return dict(zip(names, pool.map(read, names), strict=True))
+
+
+def recreate(
+    frozen_path: str | os.PathLike, prompt: Any, out_dir: str | os.PathLike, step: int
+) -> str:
+    """Writes a frozen checkpoint and a prompt as one T5X checkpoint.
+
+    Reads and writes one parameter at a time.
+
+    Args:
+      frozen_path: see `find`.
+      prompt: [P, H].
+      out_dir: the folder to make checkpoint_STEP in.
+      step: the number in its name.
+
+    Returns:
+      The new checkpoint's path.
+
+    Raises:
+      ValueError: the prompt has another width than the model, or the checkpoint holds a
+        prompt already.
+    """
+    folder, found = _leaves(frozen_path)
+    if PROMPT_PATH in found:
+        raise ValueError(
+            f"{folder!r} holds a prompt already ({PROMPT_PATH}, shape "
+            f"{list(found[PROMPT_PATH].shape)}). Take the checkpoint of the frozen model alone."
+        )
+    width = found[_EMBEDDING].shape[-1] if _EMBEDDING in found else None
+    if np.ndim(prompt) != 2 or np.shape(prompt)[1] != width:
+        raise ValueError(
+            f"The prompt has shape {list(np.shape(prompt))}; the model in {folder!r} takes [P, "
+            f"{width}]. Take the checkpoint that the prompt was trained with."
+        )
+    return t5x_native.write(out_dir, trees.merge(found, {PROMPT_PATH: prompt}), step)
+
+
+def _leaves(path: str | os.PathLike) -> tuple[str, dict[str, Leaf]]:
+    folder, reader = _find(os.fspath(path))
+    return folder, reader.leaves(folder)
+
+
+def _find(path: str) -> tuple[str, ModuleType]:
+    folder = path.rstrip("/") or "/"
+    if os.path.basename(folder) == t5x_native.INDEX_FILE and os.path.isfile(folder):
+        folder = os.path.dirname(folder) or "."
+    reader = _reader_of(folder)
+    if reader is not None:
+        return folder, reader
+    inside = leaves_lib.subfolders(folder)
+    steps = sorted(int(hit[1]) for name in inside if (hit := re.fullmatch(_STEP_FOLDER, name)))
+    for step in reversed(steps):
+        newest = leaves_lib.join(folder, f"checkpoint_{step}")
+        reader = _reader_of(newest)
+        if reader is not None:
+            _logger.info("%s holds checkpoints of steps %s; taking %s.", folder, steps, newest)
+            return newest, reader
+    raise ValueError(_not_found(folder, inside))
+
+
+def _reader_of(folder: str) -> ModuleType | None:
+    return next((reader for reader in _READERS.values() if reader.recognises(folder)), None)
+
+
+def _not_found(folder: str, inside: set[str]) -> str:
+    formats = f"Formats read: {', '.join(_READERS)}."
+    if not inside:
+        return f"There is no checkpoint {folder!r}: no such folder, or an empty one. {formats}"
+    if "config.json" in inside:
+        return (
+            f"{folder!r} is a Hugging Face model, which is not read here. Take the T5X checkpoint "
+            f"of the same model. {formats}"
+        )
+    if any(re.search(r"\.ckpt-\d+\.", name) or name == "checkpoint" for name in inside):
+        return (
+            f"{folder!r} is a TensorFlow checkpoint (of Mesh TensorFlow's T5), which is not read "
+            f"here. Take the T5X checkpoint of the same model. {formats}"
+        )
+    return (
+        f"{folder!r} is not a checkpoint, nor does it hold folders checkpoint_STEP; it holds "
+        f"{_some(sorted(inside))}. {formats}"
+    )
+
+
+def _check_fits(
+    folder: str, found: Mapping[str, Leaf], shapes: Mapping[str, Any], *, new: tuple[str, ...]
+) -> None:
+    missing = [
+        name
+        for name in sorted(shapes.keys() - found.keys())
+        if not any(re.fullmatch(pattern, name) for pattern in new)
+    ]
+    unexpected = sorted(found.keys() - shapes.keys())
+    wrong = [
+        f"{name} ({list(found[name].shape)} in the checkpoint, {list(shapes[name])} in the model)"
+        for name in sorted(shapes.keys() & found.keys())
+        if found[name].shape != shapes[name]
+    ]
+    if not (missing or unexpected or wrong):
+        return
+    parts = [
+        f"{what} ({len(names)}): {_some(names)}."
+        for what, names in (
+            ("Missing in the checkpoint", missing),
+            ("In the checkpoint but not in the model", unexpected),
+            ("Of another shape", wrong),
+        )
+        if names
+    ]
+    raise ValueError(
+        f"The checkpoint {folder!r} does not fit the model. {' '.join(parts)} {_advice(unexpected)}"
+    )
+
+
+def _advice(unexpected: list[str]) -> str:
+    if any(
+        re.match(r"(encoder/encoder|decoder/decoder|(en|de)coder/layers)/", n) for n in unexpected
+    ):
+        return (
+            "This checkpoint stacks its layers (T5X's scan_layers); only one array for each layer "
+            "can be read. Save it with T5X without scan_layers."
+        )
+    if unexpected == [PROMPT_PATH]:
+        return "It holds a prompt: ignore it by name, or load a checkpoint of the model alone."
+    return "Choose the model (its gin file) that the checkpoint was made for, or its checkpoint."
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more

@@ -1,0 +1,216 @@
+"""T5X's own checkpoints, as T5X wrote them until it took Orbax, read and written.
+
+    checkpoint_1100000/
+      checkpoint                                     msgpack: the tree, version 3
+      target.encoder.layers_0.mlp.wo.kernel/.zarray  one zarr array for each parameter
+      target.encoder.layers_0.mlp.wo.kernel/0.0
+      state.param_states. ...                        the optimizer's, which is not read here
+
+A leaf of the tree is either the array itself or the description of a zarr array, whose
+path is relative to the checkpoint. The description also tells where it was first written
+(driver 'file', 'gfile' or 'gcs' and a bucket); the checkpoint may since have moved, so
+only its path counts. No TensorFlow is needed.
+"""
+
+import math
+import os
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorstore
+from flax import serialization
+
+from prompt_tuning import trees
+from prompt_tuning.checkpoints import leaves as leaves_lib
+from prompt_tuning.checkpoints.leaves import Leaf
+
+INDEX_FILE = "checkpoint"
+
+_VERSION = 3
+_READABLE_VERSIONS = (2, 3)
+_CHUNK_BYTES = 64 * 2**20
+
+
+def recognises(folder: str) -> bool:
+    """Whether the folder is a T5X-native checkpoint; TensorFlow's have an index file too."""
+    if not leaves_lib.is_file(folder, INDEX_FILE):
+        return False
+    return not leaves_lib.read_file(folder, INDEX_FILE).startswith(b"model_checkpoint_path")
+
+
+def leaves(folder: str) -> dict[str, Leaf]:
+    """Lists the parameters of a checkpoint without reading them.
+
+    Args:
+      folder: .../checkpoint_1100000, local or gs://.
+
+    Raises:
+      ValueError: the index or a leaf is missing or damaged, or of a version that this
+        cannot read.
+    """
+    target = _target(folder)
+    inline = {
+        path: np.asarray(value)
+        for path, value in target.items()
+        if isinstance(value, np.ndarray | np.generic)
+    }
+    described = {path: value for path, value in target.items() if path not in inline}
+    specs = {}
+    for path, value in described.items():
+        name = _zarr_folder(value, f"The parameter {path!r} of {folder!r}")
+        specs[path] = leaves_lib.store_spec(leaves_lib.join(folder, name))
+    found = leaves_lib.zarr_leaves(specs, folder)
+    for path, leaf in found.items():
+        _check_leaf(leaf, described[path], f"The parameter {path!r} of {folder!r}")
+    return found | {
+        path: Leaf(array.shape, array.dtype, array.copy) for path, array in inline.items()
+    }
+
+
+def _target(folder: str) -> dict[str, Any]:
+    """Reads the index and returns its parameters, {path: array or description}."""
+    index_path = leaves_lib.join(folder, INDEX_FILE)
+    content = leaves_lib.read_file(folder, INDEX_FILE)
+    if content is None:
+        raise ValueError(f"There is no T5X index file {index_path!r}.")
+    try:
+        index = serialization.msgpack_restore(content)
+        version, target = index["version"], index["optimizer"]["target"]
+        flat = _flatten(target)
+    except Exception as error:  # msgpack raises a dozen kinds for damaged bytes
+        raise ValueError(
+            f"{index_path!r} ({len(content)} bytes) is not the index of a T5X checkpoint, or is "
+            f"cut short or damaged ({type(error).__name__}: {error}). Copy it anew."
+        ) from error
+    if version not in _READABLE_VERSIONS:
+        raise ValueError(
+            f"{index_path!r} is of version {version!r}; versions {_READABLE_VERSIONS} can be read. "
+            f"Load and save it with T5X to convert it."
+        )
+    return flat
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flattens the index down to arrays and zarr descriptions, which are dicts themselves."""
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and "kvstore" not in value:
+            flat.update(_flatten(value, f"{prefix}{key}/"))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _zarr_folder(value: Any, where: str) -> str:
+    """The folder of a zarr leaf, relative to the checkpoint."""
+    value = value if isinstance(value, Mapping) else {"kvstore": {"driver": repr(value)[:80]}}
+    driver, store = value.get("driver"), value["kvstore"]
+    path = store.get("path") or value.get("path")
+    if driver != "zarr" or store.get("driver") not in ("file", "gfile", "gcs") or not path:
+        raise ValueError(
+            f"{where} is stored as {driver!r} through {store.get('driver')!r}, path {path!r}; "
+            f"expected 'zarr' through 'file', 'gfile' or 'gcs', and a path."
+        )
+    name = path.strip("/")
+    if path.startswith("/") or ".." in name.split("/"):
+        raise ValueError(f"{where} lies at {path!r}, outside of its checkpoint.")
+    return name
+
+
+def _check_leaf(leaf: Leaf, described: Mapping[str, Any], where: str) -> None:
+    shape = tuple(described.get("metadata", {}).get("shape", leaf.shape))
+    if shape != leaf.shape:
+        raise ValueError(
+            f"{where} has shape {list(leaf.shape)}, but the checkpoint's index tells "
+            f"{list(shape)}. The checkpoint mixes two; copy it anew."
+        )
+    if leaf.dtype == np.uint16:
+        raise ValueError(
+            f"{where} is stored as uint16, as T5X wrote bfloat16 before June 2021. Load and save "
+            f"it with T5X to convert it."
+        )
+
+
+def write(folder: str | os.PathLike, flat: Mapping[str, Any], step: int) -> str:
+    """Writes parameters as a T5X-native checkpoint, which appears whole or not at all.
+
+    Every parameter becomes a zarr array, as in T5X. There is no optimizer state but the
+    step: T5X evaluates, infers and exports from it, and trains on from it with
+    `fallback_to_scratch`.
+
+    Args:
+      folder: the local folder to make checkpoint_STEP in.
+      flat: {path: array, or a `Leaf` that is read when its turn comes}, T5X names.
+      step: the number in the name.
+
+    Returns:
+      The checkpoint's path.
+
+    Raises:
+      ValueError: the checkpoint exists already, or there is nothing to write.
+    """
+    final = os.path.join(os.path.abspath(folder), f"checkpoint_{step}")
+    if os.path.exists(final):
+        raise ValueError(
+            f"{final!r} exists already. Choose another folder or step, or remove it first."
+        )
+    if not flat:
+        raise ValueError(f"There are no parameters to write to {final!r}.")
+    temporary = f"{final}.tmp-{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    os.makedirs(temporary)
+    try:
+        target = {path: _write_leaf(temporary, path, flat[path]) for path in sorted(flat)}
+        index = {
+            "version": _VERSION,
+            "optimizer": {
+                "state": {"step": np.asarray(step, np.int32)},
+                "target": trees.unflatten(target),
+            },
+        }
+        with open(os.path.join(temporary, INDEX_FILE), "wb") as file:
+            file.write(serialization.msgpack_serialize(index))
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary, final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return final
+
+
+def _write_leaf(folder: str, path: str, value: Any) -> dict[str, Any]:
+    """Writes one zarr array and returns its description for the index."""
+    array = np.asarray(value.read() if isinstance(value, Leaf) else value)
+    name = "target." + path.replace("/", ".")
+    description = {
+        "driver": "zarr",
+        "dtype": array.dtype.name,
+        "kvstore": {"driver": "file", "path": name + "/"},
+        "metadata": {
+            "chunks": _chunk_shape(array.shape, array.dtype.itemsize),
+            "compressor": {"id": "gzip", "level": 1},
+            "shape": list(array.shape),
+        },
+    }
+    store = leaves_lib.store_spec(os.path.join(folder, name))
+    tensorstore.open({**description, "kvstore": store}, create=True).result().write(array).result()
+    return description
+
+
+def _chunk_shape(shape: tuple[int, ...], itemsize: int) -> list[int]:
+    """Halves, thirds, ... the largest dimension until a chunk is at most 64 MiB.
+
+    >>> _chunk_shape((32128, 512), 4)
+    [32128, 512]
+    >>> _chunk_shape((32128, 4096), 4)
+    [4016, 4096]
+    """
+    chunk = list(shape)
+    while math.prod(chunk) * itemsize > _CHUNK_BYTES:
+        largest = max(range(len(chunk)), key=lambda axis: chunk[axis])
+        size = chunk[largest]
+        chunk[largest] = next(size // by for by in range(2, size + 1) if size % by == 0)
+    return chunk

@@ -1,0 +1,105 @@
+"""T5X's checkpoints in Orbax's format, as T5X has written them since 2023.
+
+    checkpoint_1000/
+      _CHECKPOINT_METADATA
+      dataset/
+      state/
+        _METADATA         the names of all leaves, ('target', 'encoder', ...)
+        manifest.ocdbt    one database that holds every leaf's zarr array
+
+Parameters are the leaves under 'target'; the optimizer's state is not read. The earliest
+ones have no _METADATA but a msgpack file `checkpoint`, whose leaves are the text
+'PLACEHOLDER://target.encoder. ...', and may have a folder for each leaf in place of the
+database.
+"""
+
+import ast
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from flax import serialization
+
+from prompt_tuning import trees
+from prompt_tuning.checkpoints import leaves as leaves_lib
+from prompt_tuning.checkpoints.leaves import Leaf
+
+_STATE = "state"
+_METADATA = "_METADATA"
+_EARLY_METADATA = "checkpoint"
+_DATABASE = "manifest.ocdbt"
+_PLACEHOLDER = "PLACEHOLDER://"
+
+
+def recognises(folder: str) -> bool:
+    """Whether the folder is a T5X checkpoint that Orbax wrote."""
+    state = leaves_lib.join(folder, _STATE)
+    return any(leaves_lib.is_file(state, name) for name in (_METADATA, _EARLY_METADATA))
+
+
+def leaves(folder: str) -> dict[str, Leaf]:
+    """Lists the parameters of a checkpoint without reading them.
+
+    Args:
+      folder: .../checkpoint_1000, local or gs://.
+
+    Raises:
+      ValueError: a part is missing, damaged, or of a kind that this cannot read.
+    """
+    state = leaves_lib.join(folder, _STATE)
+    metadata = leaves_lib.read_file(state, _METADATA)
+    names = _names(state, metadata) if metadata is not None else _early_names(state)
+    base = leaves_lib.store_spec(state)
+    if leaves_lib.is_file(state, _DATABASE):
+        base = {"driver": "ocdbt", "base": base, "path": ""}
+    specs = {
+        path: {**base, "path": base["path"] + name + "/"}
+        for path, name in names.items()
+        if name.startswith("target.")
+    }
+    if not specs:
+        raise ValueError(f"{state!r} holds no parameters: nothing in it is named 'target'.")
+    return leaves_lib.zarr_leaves(specs, folder)
+
+
+def _names(state: str, content: bytes) -> dict[str, str]:
+    """Reads _METADATA: {path below 'target': name in the database}."""
+    path = leaves_lib.join(state, _METADATA)
+    try:
+        metadata = json.loads(content)
+        keys = [ast.literal_eval(key) for key in metadata["tree_metadata"]]
+        names = {"/".join(key[1:]): ".".join(key) for key in keys}
+    except (ValueError, SyntaxError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path!r} ({len(content)} bytes) is cut short or damaged ({error}). Copy it anew."
+        ) from error
+    if metadata.get("use_zarr3"):
+        raise ValueError(
+            f"{state!r} stores its arrays as zarr v3; T5X writes zarr v2, and only that can be "
+            f"read. Save it again with use_zarr3=False."
+        )
+    if metadata.get("use_ocdbt") and not leaves_lib.is_file(state, _DATABASE):
+        raise ValueError(
+            f"{state!r} lacks its file {_DATABASE!r}. The checkpoint was copied in part; copy it "
+            f"anew."
+        )
+    return names
+
+
+def _early_names(state: str) -> dict[str, str]:
+    """Reads the msgpack file of the earliest checkpoints, as `_names` does."""
+    path = leaves_lib.join(state, _EARLY_METADATA)
+    content = leaves_lib.read_file(state, _EARLY_METADATA) or b""
+    try:
+        flat: Mapping[str, Any] = trees.flatten(serialization.msgpack_restore(content)["target"])
+    except Exception as error:  # msgpack raises a dozen kinds for damaged bytes
+        raise ValueError(
+            f"{path!r} ({len(content)} bytes) is cut short or damaged ({error}). Copy it anew."
+        ) from error
+    inline = [name for name, leaf in flat.items() if not str(leaf).startswith(_PLACEHOLDER)]
+    if inline:
+        raise ValueError(
+            f"{path!r} holds the parameter {inline[0]!r} itself instead of naming its array; such "
+            f"a checkpoint cannot be read. Save it again with a newer T5X."
+        )
+    return {name: leaf.removeprefix(_PLACEHOLDER) for name, leaf in flat.items()}

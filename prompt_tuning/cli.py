@@ -1,0 +1,251 @@
+"""The command line: `prompt-tuning train | eval | infer | tasks | data | prompt | checkpoint`.
+
+    prompt-tuning train --gin_file=configs/quickstart.gin --gin.TRAIN_STEPS=200
+
+`--gin.NAME=VALUE` sets any name of the configuration; text needs no quotes. What a
+user can mend ends in one sentence and exit code 2; --debug shows where it came from.
+Libraries are imported by the command that needs them, so that help comes at once.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+EXIT_USER_ERROR = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Returns:
+      0; 2 after an error that is explained in a sentence. SIGTERM in training exits with 42.
+    """
+    bindings, rest = _take_bindings(sys.argv[1:] if arguments is None else list(arguments))
+    options = _parser().parse_args(rest)
+    options.bindings = bindings + getattr(options, "bindings", [])
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        if bindings and not hasattr(options, "gin_file"):
+            raise ValueError(f"--gin.{bindings[0]} means nothing to this command.")
+        options.command(options)
+    except (ValueError, FloatingPointError) as error:
+        if options.debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    return 0
+
+
+def _take_bindings(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Takes `--gin.NAME=VALUE` and `--gin.NAME VALUE` out of the arguments."""
+    bindings, rest = [], []
+    remaining = iter(arguments)
+    for argument in remaining:
+        if not argument.startswith("--gin."):
+            rest.append(argument)
+        elif "=" in argument:
+            bindings.append(argument.removeprefix("--gin."))
+        else:
+            bindings.append(f"{argument.removeprefix('--gin.')}={next(remaining, '')}")
+    return bindings, rest
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="prompt-tuning", description="Prompt tuning of frozen T5 models."
+    )
+    parser.add_argument("--debug", action="store_true", help="show where an error came from")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    train = commands.add_parser("train", help="train a prompt, or a model; resumes by itself")
+    train.set_defaults(command=_train)
+    evaluate = commands.add_parser("eval", help="measure a prompt on a task's dev split")
+    evaluate.set_defaults(command=_eval)
+    infer = commands.add_parser("infer", help="predict for new text, or for a split of the task")
+    infer.add_argument("--input", metavar="FILE", help="a text a line, or .jsonl; else the split")
+    infer.add_argument("--output", metavar="FILE", help="JSON lines; else in INFER_OUTPUT_DIR")
+    infer.set_defaults(command=_infer)
+    for command in (train, evaluate, infer):
+        _add_gin_options(command)
+    for command in (evaluate, infer):
+        command.add_argument("--split", help="the split, if not the configured one", metavar="NAME")
+        command.add_argument(
+            "--allow_other_model",
+            action="store_true",
+            help="use a prompt that was made for other parameters",
+        )
+
+    tasks = commands.add_parser("tasks", help="list the tasks, or show one task's examples")
+    tasks.add_argument("name", nargs="?", help="the task to show")
+    tasks.add_argument("--split", default=None, help="default: the dev split")
+    tasks.add_argument("--inputs", type=int, default=512, help="input length in tokens")
+    tasks.add_argument("--targets", type=int, default=8, help="target length in tokens")
+    tasks.add_argument("--examples", type=int, default=3, help="how many to print")
+    _add_data_options(tasks)
+    tasks.set_defaults(command=_tasks)
+
+    data = commands.add_parser("data", help="prepare official archives for use without a network")
+    kinds = data.add_subparsers(required=True, metavar="ACTION")
+    prepare = kinds.add_parser("prepare", help="turn archives on disk into TFDS data")
+    prepare.add_argument("--source", required=True, help="folder with the official archives")
+    prepare.add_argument("--data_dir", required=True, help="folder to write TFDS data to")
+    prepare.add_argument("--only", nargs="+", metavar="DATASET", help="such as super_glue/cb")
+    prepare.set_defaults(command=_prepare)
+
+    _add_prompt_commands(commands)
+    _add_checkpoint_commands(commands)
+    return parser
+
+
+def _add_gin_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--gin_file", action="append", default=[], metavar="FILE", help="may be repeated"
+    )
+    command.add_argument(
+        "--gin_search_paths", default="", metavar="DIRS", help="folders to look into, comma between"
+    )
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    command.epilog = "--gin.NAME=VALUE sets a name of the configuration, such as\n" + _macro_help()
+
+
+def _macro_help() -> str:
+    from prompt_tuning.macros import MACROS
+
+    return "\n".join(f"  {name:26}{meaning}" for name, meaning in MACROS.items())
+
+
+def _add_data_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--data_dir", help="prepared TFDS data")
+    command.add_argument("--vocabulary_file", help="sentencepiece model on disk")
+    command.add_argument("--module", help="Python module that registers more tasks")
+
+
+def _add_prompt_commands(commands) -> None:
+    prompt = commands.add_parser("prompt", help="look at a prompt file")
+    actions = prompt.add_subparsers(required=True, metavar="ACTION")
+    show = actions.add_parser("show", help="shape, norm, range and where it comes from")
+    show.add_argument("path")
+    show.set_defaults(command=_prompt_show)
+    neighbors = actions.add_parser("neighbors", help="the nearest vocabulary pieces, by cosine")
+    neighbors.add_argument("path")
+    neighbors.add_argument("--checkpoint", required=True, help="the frozen model's checkpoint")
+    neighbors.add_argument("--vocabulary", default="t5", choices=("t5", "mt5", "byt5"))
+    neighbors.add_argument("--vocabulary_file", help="sentencepiece model on disk")
+    neighbors.add_argument("--count", type=int, default=5, help="pieces for each position")
+    neighbors.set_defaults(command=_prompt_neighbors)
+
+
+def _add_checkpoint_commands(commands) -> None:
+    parser = commands.add_parser("checkpoint", help="look into a T5X checkpoint, or make one")
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    show = actions.add_parser("show", help="list the parameters by T5X name")
+    show.add_argument("path")
+    show.set_defaults(command=_checkpoint_show)
+    recreate = actions.add_parser("recreate", help="frozen model + prompt -> one T5X checkpoint")
+    recreate.add_argument("--checkpoint", required=True, help="the frozen model")
+    recreate.add_argument("--prompt", required=True, help="the prompt file")
+    recreate.add_argument("--output", required=True, help="folder to write checkpoint_STEP to")
+    recreate.add_argument("--step", type=int, default=0, help="number in the checkpoint's name")
+    recreate.set_defaults(command=_checkpoint_recreate)
+
+
+def _load_run(options):
+    from prompt_tuning import config
+
+    bindings = list(options.bindings)
+    if getattr(options, "split", None):
+        bindings.append(f"Run.eval_split={options.split}")
+    if getattr(options, "allow_other_model", False):
+        bindings.append("Run.allow_other_model=True")
+    paths = [path for path in options.gin_search_paths.split(",") if path]
+    return config.load(options.gin_file, bindings, paths)
+
+
+def _train(options) -> None:
+    run = _load_run(options)
+    from prompt_tuning.training.loop import train_run
+
+    train_run(run)
+
+
+def _eval(options) -> None:
+    run = _load_run(options)
+    from prompt_tuning.training.evaluate import evaluate_run
+
+    evaluate_run(run)
+
+
+def _infer(options) -> None:
+    run = _load_run(options)
+    from prompt_tuning.training.infer import infer_run
+
+    infer_run(run, options.input, options.output)
+
+
+def _tasks(options) -> None:
+    from prompt_tuning.data import describe, tasks, vocabularies
+
+    if options.module:
+        tasks.import_task_module(options.module)
+    if options.name is None:
+        print("\n".join(tasks.task_names()))
+        return
+    if options.data_dir:
+        tasks.set_data_dir(options.data_dir)
+    if options.vocabulary_file:
+        family = "mt5" if options.name.startswith("mt5_") else "t5"
+        vocabularies.use_vocabulary_files(**{family: options.vocabulary_file})
+    lengths = {"inputs": options.inputs, "targets": options.targets}
+    print(describe.describe(options.name, lengths, options.split, options.examples))
+
+
+def _prepare(options) -> None:
+    from prompt_tuning.data import prepare
+
+    for row in prepare.prepare(options.source, options.data_dir, options.only):
+        print(row.message)
+
+
+def _prompt_show(options) -> None:
+    from prompt_tuning.prompts import inspect
+
+    print(inspect.summary(options.path))
+
+
+def _prompt_neighbors(options) -> None:
+    from prompt_tuning.checkpoints import checkpoint
+    from prompt_tuning.data import vocabularies
+    from prompt_tuning.prompts import files, inspect
+
+    prompt = files.load(options.path).prompt
+    if options.vocabulary_file:
+        vocabularies.use_vocabulary_files(**{options.vocabulary: options.vocabulary_file})
+    table = checkpoint.read_variable(options.checkpoint, "token_embedder/embedding")
+    pieces = vocabularies.pieces(options.vocabulary)
+    found = inspect.nearest(prompt, table[: len(pieces)], options.count)
+    for position, row in enumerate(found):
+        listed = "  ".join(f"{pieces[token]} {cosine:.3f}" for token, cosine in row)
+        print(f"{position:4}  {listed}")
+
+
+def _checkpoint_show(options) -> None:
+    from prompt_tuning.checkpoints import checkpoint
+
+    rows = checkpoint.show(options.path)
+    width = max(len(row.path) for row in rows)
+    for row in rows:
+        print(f"{row.path:{width}}  {row.dtype:9} {str(row.shape):16} {row.count:>14,}")
+    print(f"{len(rows)} parameters, {sum(row.count for row in rows):,} numbers")
+
+
+def _checkpoint_recreate(options) -> None:
+    from prompt_tuning.checkpoints import checkpoint
+    from prompt_tuning.prompts import files
+
+    prompt = files.load(options.prompt).prompt
+    print(checkpoint.recreate(options.checkpoint, prompt, options.output, options.step))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

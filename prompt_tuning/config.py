@@ -1,0 +1,313 @@
+"""The one door to gin: reads a configuration and makes a `Run` of it.
+
+A configuration is a few files and bindings. A *part* (below gin/) holds one idea
+and includes nothing; a *run* (below configs/, or yours) includes parts and then
+states what differs. No two parts of a run may set the same name, so their order
+never matters; a run, and after it the command line, overrides them.
+
+Everything is checked on the text first, so that a missing name, an unknown one
+or a typo is one sentence before anything is loaded.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import importlib
+import inspect
+import io
+import re
+import sysconfig
+import tokenize
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gin
+from gin import config_parser
+from prompt_tuning.data import tables
+from prompt_tuning.macros import MACROS
+from prompt_tuning.model import decoding
+from prompt_tuning.model.sizes import T5Config
+from prompt_tuning.prompts import initializers
+from prompt_tuning.training import optimizers, schedules
+from prompt_tuning.training.run import Run
+
+CONFIGURABLES = (
+    Run,
+    T5Config,
+    tables.TableTask,
+    decoding.Greedy,
+    decoding.Sample,
+    decoding.BeamSearch,
+    initializers.from_random_uniform,
+    initializers.from_sampled_vocabulary,
+    initializers.from_class_labels,
+    initializers.from_embedded_string,
+    initializers.from_file,
+    optimizers.adafactor,
+    optimizers.adamw,
+    optimizers.sgd,
+    schedules.constant,
+    schedules.linear_warmup,
+    schedules.linear_decay,
+    schedules.rsqrt_decay,
+)
+
+for _thing in CONFIGURABLES:
+    gin.external_configurable(_thing, module=_thing.__module__)
+
+REQUIRED = "gin.REQUIRED"  # what a part writes for a name that the user must set
+
+
+class Statement(NamedTuple):
+    """One binding as it stands in a file or on the command line."""
+
+    source: str
+    name: str  # 'TRAIN_STEPS' for a macro, 'T5Config.emb_dim' for a parameter
+    is_macro: bool
+    references: tuple[str, ...]  # configurables it names
+    macros: tuple[str, ...]  # macros it uses
+
+
+class _Reference(NamedTuple):
+    name: str
+
+
+class _Macro(NamedTuple):
+    name: str
+
+
+class _Reader(config_parser.ParserDelegate):
+    def configurable_reference(self, scoped_configurable_name, evaluate):
+        return _Reference(scoped_configurable_name.split("/")[-1])
+
+    def macro(self, macro_name):
+        return _Macro(macro_name)
+
+
+def roots() -> list[Path]:
+    """Folders that hold gin/ and configs/: the checkout, or an installed copy's data."""
+    here = Path(__file__).resolve().parent.parent
+    installed = Path("share") / "prompt-tuning"
+    candidates = [here, Path(sysconfig.get_path("data")) / installed, here / installed]
+    return [folder for folder in candidates if (folder / "gin" / "models").is_dir()]
+
+
+def load(
+    gin_files: Sequence[str], bindings: Sequence[str] = (), search_paths: Sequence[str] = ()
+) -> Run:
+    """Reads a configuration.
+
+    Args:
+      gin_files: paths, absolute or below the working directory, a search path or
+        the project.
+      bindings: 'NAME=VALUE'; a value that is not gin syntax is taken as text, so
+        that `MODEL_DIR=/tmp/run` needs no quotes.
+      search_paths: folders to look into before the project's own.
+
+    Returns:
+      The run; its `config_text` is the resolved configuration, and loads as the same run.
+
+    Raises:
+      ValueError: one sentence that says what is missing, unknown or wrong.
+    """
+    folders = [Path(path) for path in search_paths] + [Path.cwd(), *roots()]
+    if not gin_files:
+        raise ValueError(
+            "No configuration was given. Name one with --gin_file, such as "
+            f"--gin_file=configs/{_known_files(folders, 'configs')[0]}."
+        )
+    files = [_find(name, folders) for name in gin_files]
+    overrides = [_readable(binding) for binding in bindings]
+    statements = []
+    for path in files:
+        statements.extend(_read_file(path, folders))
+    for text in overrides:
+        statements.extend(_read(io.StringIO(text), "the command line", folders))
+    _check_parts(statements)
+    _check_macros(statements)
+    gin.clear_config()  # gin stays locked after use
+    _register_named(statements)
+    for folder in folders:
+        gin.add_config_file_search_path(str(folder))
+    try:
+        gin.parse_config_files_and_bindings([str(path) for path in files], overrides)
+        if any(statement.name.startswith("TableTask.") for statement in statements):
+            tables.register(gin.get_configurable(tables.TableTask)())
+        run = gin.get_configurable(Run)()
+        return dataclasses.replace(run, config_text=gin.config_str(max_line_length=100))
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(_sentence(error)) from error
+
+
+def read_model(name: str) -> T5Config:
+    """Reads the dimensions of a model from its part, without touching gin's state.
+
+    Args:
+      name: a file of gin/models, without its ending.
+
+    Raises:
+      ValueError: no such part; the known ones are listed.
+
+    >>> read_model('t5_1_1_small').emb_dim
+    512
+    """
+    known = _known_files(roots(), "gin/models")
+    if f"{name}.gin" not in known:
+        names = [Path(file).stem for file in known]
+        raise ValueError(f"Unknown model {name!r}{_close(name, names)}. Known: {', '.join(names)}.")
+    path = _find(f"gin/models/{name}.gin", roots())
+    with open(path, encoding="utf-8") as file:
+        bindings = [
+            item
+            for item in config_parser.ConfigParser(file, _Reader())
+            if isinstance(item, config_parser.BindingStatement)
+        ]
+    return T5Config(**{item.arg_name: item.value for item in bindings})
+
+
+def _find(name: str, folders: Iterable[Path]) -> Path:
+    for folder in folders:
+        path = folder / name  # an absolute name stays itself
+        if path.is_file():
+            return path.resolve()
+    folder, _, last = name.rpartition("/")
+    known = _known_files(roots(), folder or "configs")
+    raise ValueError(
+        f"There is no configuration file {name!r}, neither here nor in a search path"
+        f"{_close(last, known)}."
+    )
+
+
+def _known_files(folders: Iterable[Path], below: str) -> list[str]:
+    return sorted({p.name for folder in folders for p in (folder / below).glob("*.gin")})
+
+
+def _readable(binding: str) -> str:
+    """Puts quotes around a value that gin cannot read."""
+    name, equals, value = binding.partition("=")
+    if not equals or not name.strip():
+        raise ValueError(f"A binding is NAME=VALUE, as in --gin.TRAIN_STEPS=1000; got {binding!r}.")
+    try:
+        list(config_parser.ConfigParser(f"NAME = {value}", _Reader()))
+    except (SyntaxError, tokenize.TokenError):
+        value = repr(value)
+    return f"{name.strip()} = {value}"
+
+
+def _read_file(path: Path, folders: list[Path]) -> Iterator[Statement]:
+    with open(path, encoding="utf-8") as file:
+        yield from _read(file, str(path), folders)
+
+
+def _read(file: Any, source: str, folders: list[Path]) -> Iterator[Statement]:
+    try:
+        for item in config_parser.ConfigParser(file, _Reader()):
+            if isinstance(item, config_parser.IncludeStatement):
+                yield from _read_file(_find(item.filename, folders), folders)
+            elif isinstance(item, config_parser.BindingStatement):
+                is_macro = not item.arg_name
+                owner = item.selector.rpartition(".")[2]  # tables.TableTask is TableTask
+                name = item.selector if is_macro else f"{owner}.{item.arg_name}"
+                names = list(_leaves(item.value))
+                references = tuple(n.name for n in names if isinstance(n, _Reference))
+                macros = tuple(n.name for n in names if isinstance(n, _Macro))
+                yield Statement(source, name, is_macro, references, macros)
+    except SyntaxError as error:
+        line = (error.text or "").strip()
+        raise ValueError(
+            f"{source}, line {error.lineno}: not gin syntax: {line!r}. {error.msg}"
+        ) from error
+
+
+def _leaves(value: Any) -> Iterator[_Reference | _Macro]:
+    if isinstance(value, _Reference | _Macro):
+        yield value
+    elif isinstance(value, dict):
+        for pair in value.items():
+            yield from _leaves(pair)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _leaves(item)
+
+
+def _is_part(source: str) -> bool:
+    return any(Path(source).is_relative_to(root / "gin") for root in roots())
+
+
+def _check_parts(statements: list[Statement]) -> None:
+    """No two parts may set the same name, or their order would matter."""
+    owner: dict[str, str] = {}
+    for statement in statements:
+        if not _is_part(statement.source):
+            continue
+        first = owner.setdefault(statement.name, statement.source)
+        if first != statement.source:
+            a, b = (
+                Path(source).parent.name + "/" + Path(source).name
+                for source in (first, statement.source)
+            )
+            raise ValueError(
+                f"Both gin/{a} and gin/{b} set {statement.name}. They exclude each other: name one."
+            )
+
+
+def _check_macros(statements: list[Statement]) -> None:
+    """Every macro that is used is set, and every one that a user sets is used."""
+    defined = {statement.name for statement in statements if statement.is_macro}
+    used = {name for statement in statements for name in statement.macros}
+    for statement in statements:
+        if statement.is_macro and statement.name not in used and not _is_part(statement.source):
+            reason = "is known, but nothing in this configuration uses it"
+            if statement.name not in MACROS:
+                reason = f"is not a name of this configuration{_close(statement.name, used)}"
+            raise ValueError(f"{statement.name}, set in {statement.source}, {reason}.")
+    last = {statement.name: statement for statement in statements}
+    required = {name for name, statement in last.items() if REQUIRED in statement.macros}
+    missing = sorted((used - defined - {REQUIRED}) | required)
+    if missing:
+        listed = "; ".join(
+            f"{name} ({MACROS[name]})" if name in MACROS else name for name in missing
+        )
+        raise ValueError(f"Not set: {listed}. Say --gin.{missing[0]}=... or set it in a gin file.")
+
+
+def _register_named(statements: list[Statement]) -> None:
+    """Makes what a configuration names as @package.module.thing known to gin."""
+    known = {thing.__name__ for thing in CONFIGURABLES}
+    for statement in statements:
+        for name in statement.references:
+            module, _, attribute = name.rpartition(".")
+            if module and attribute not in known:
+                thing = _import(module, attribute)
+                known.add(attribute)
+                with contextlib.suppress(ValueError):  # it was registered before
+                    gin.external_configurable(thing, name=attribute, module=module)
+
+
+def _import(module: str, attribute: str) -> Any:
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"The configuration names @{module}.{attribute}, which cannot be imported: {error}."
+        ) from error
+
+
+def _close(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def _sentence(error: Exception) -> str:
+    """Takes gin's additions off an error, and adds the names that are close."""
+    text = " ".join(str(error).split("\n  In ")[0].split())
+    parameters = {thing.__name__: inspect.signature(thing).parameters for thing in CONFIGURABLES}
+    unknown = re.search(r"Configurable '(\w+)' doesn't have a parameter named '(\w+)'", text)
+    if unknown:
+        thing, name = unknown.groups()
+        return f"{thing} has no setting {name!r}{_close(name, parameters[thing])}."
+    unknown = re.search(r"No configurable matching (?:reference )?'@?([\w.]+)", text)
+    if unknown:
+        return f"There is nothing called {unknown[1]!r}{_close(unknown[1], parameters)}."
+    return text

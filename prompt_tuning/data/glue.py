@@ -1,0 +1,99 @@
+"""The GLUE tasks (Wang et al. 2018), under their official names.
+
+    [mt5_|byt5_][taskless_]glue_{cola,sst2,mrpc,qqp,stsb,mnli,...,wnli,ax}_{v002,v200}[_examples]
+    [mt5_|byt5_][taskless_]glue_mnli_and_dev_{v002,v200}[_examples]
+
+v002 reads TFDS GLUE 1.0.0, the data of the paper; v200 reads 2.0.0, the only one
+that today's TFDS can still build. They differ in QQP alone (three training rows).
+
+MNLI's own dev splits are called validation_matched and validation_mismatched;
+the mixture puts its training data beside the tasks mnli_matched and
+mnli_mismatched, whose dev split is called validation.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable
+
+import seqio
+
+from prompt_tuning.data import metrics, postprocessors, preprocessors, registry, vocabularies
+from prompt_tuning.data.super_glue import logged
+
+TFDS_VERSIONS = {"v002": "1.0.0", "v200": "2.0.0"}
+NLI = ("entailment", "neutral", "contradiction")
+ENTAILED = ("entailment", "not_entailment")
+# Class names in the order of the class numbers in TFDS.
+LABELS: dict[str, tuple[str, ...] | None] = {
+    "cola": ("unacceptable", "acceptable"),
+    "sst2": ("negative", "positive"),
+    "mrpc": ("not_equivalent", "equivalent"),
+    "qqp": ("not_duplicate", "duplicate"),
+    "stsb": None,
+    "mnli": NLI,
+    "mnli_matched": NLI,
+    "mnli_mismatched": NLI,
+    "qnli": ENTAILED,
+    "rte": ENTAILED,
+    "wnli": ("not_entailment", "entailment"),
+    "ax": NLI,
+}
+METRICS: dict[str, tuple[Callable, ...]] = {
+    **dict.fromkeys(LABELS, (metrics.accuracy,)),
+    "cola": (metrics.matthews_corrcoef,),
+    "mrpc": (metrics.f1, metrics.accuracy),
+    "qqp": (metrics.f1, metrics.accuracy),
+    "stsb": (metrics.pearson_corrcoef, metrics.spearman_corrcoef),
+    "ax": (),
+}
+
+
+def _info(member: str) -> registry.TaskInfo:
+    split = {"mnli": "validation_matched", "ax": "test"}.get(member, "validation")
+    names = tuple(metric.__name__ for metric in METRICS[member])
+    return registry.TaskInfo("glue", member, LABELS[member], split, names)
+
+
+def _add_task(
+    family: vocabularies.Family, member: str, version: str, taskless: bool, examples: bool
+) -> str:
+    labels = LABELS[member]
+    shown = "mnli" if member in ("mnli_matched", "mnli_mismatched", "ax") else member
+    shown = "" if taskless else shown
+    if labels is None:
+        convert = functools.partial(preprocessors.stsb, name=shown)
+        postprocess = postprocessors.number
+    else:
+        convert = functools.partial(preprocessors.columns, name=shown, labels=labels)
+        postprocess = functools.partial(postprocessors.class_number, labels=labels)
+    postprocess, metric_fns = logged(member, postprocess, METRICS[member], examples)
+    name = f"{family.prefix}{'taskless_' if taskless else ''}glue_{member}_{version}"
+    name += "_examples" if examples else ""
+    registry.add(
+        name,
+        _info(member),
+        source=seqio.TfdsDataSource(
+            f"glue/{member}:{TFDS_VERSIONS[version]}", splits=["test"] if member == "ax" else None
+        ),
+        preprocessors=[convert],
+        postprocess_fn=postprocess,
+        metric_fns=metric_fns,
+        output_features=family.output_features,
+    )
+    return name
+
+
+def register() -> None:
+    """Registers every GLUE task; once is enough, twice does no harm."""
+    variants = itertools.product(
+        vocabularies.FAMILIES.values(), TFDS_VERSIONS, (False, True), (False, True)
+    )
+    for family, version, taskless, examples in variants:
+        names = {
+            member: _add_task(family, member, version, taskless, examples) for member in LABELS
+        }
+        registry.add_mixture(
+            names["mnli"].replace("_mnli_", "_mnli_and_dev_"),
+            _info("mnli_matched"),
+            [names[part] for part in ("mnli", "mnli_matched", "mnli_mismatched")],
+        )

@@ -1,0 +1,107 @@
+"""Turns the text a model wrote into the value a metric compares.
+
+seqio calls each function twice, on the model's text and, with `is_target=True`,
+on the target; `example` is the preprocessed row, its strings as bytes.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+WSC_DETERMINERS = {
+    "a", "an", "few", "her", "his", "each", "every", "many", "much", "my", "our", "some", "that",
+    "the", "their", "these", "this", "those", "which", "whose", "your",
+}  # fmt: skip
+
+PREDICTION = "prediction"
+PREDICTION_TEXT = "prediction_pretokenized"
+
+
+def as_text(value: str | bytes) -> str:
+    """Decodes bytes, the form in which TensorFlow hands over strings."""
+    return value.decode("utf-8") if isinstance(value, bytes) else value
+
+
+def class_number(text: str, *, labels: Sequence[str], default: int = -1, **unused) -> int:
+    """The place of a label among the labels; -1 for any other text.
+
+    >>> class_number('True', labels=('False', 'True')), class_number('true', labels=('False',))
+    (1, -1)
+    """
+    return labels.index(text) if text in labels else default
+
+
+def number(text: str, *, default: float = -1.0, **unused) -> float:
+    """The number a text spells; -1 if it spells none.
+
+    >>> number('3.4'), number('three')
+    (3.4, -1.0)
+    """
+    try:
+        return float(text)
+    except ValueError:
+        return default
+
+
+def multirc(
+    text: str, *, labels: Sequence[str], example: Mapping | None = None, is_target: bool = False
+) -> dict[str, Any]:
+    """A class number, and for a target the question its answer belongs to."""
+    value = {"value": class_number(text, labels=labels)}
+    return {**value, "group": int(example["idx/question"])} if is_target else value
+
+
+def record(text: str, *, example: Mapping | None = None, is_target: bool = False) -> dict[str, Any]:
+    """The answer; for a target all right answers, and the query they belong to."""
+    if not is_target:
+        return {"value": text}
+    return {
+        "value": [as_text(answer) for answer in example["answers"]],
+        "group": (int(example["idx/passage"]), int(example["idx/query"])),
+    }
+
+
+def wsc(text: str, *, example: Mapping, is_target: bool = False) -> int:
+    """Whether the model named the noun of the row: 1 yes, 0 no, -1 it wrote nothing.
+
+    Names match when the words of one are among the words of the other, case
+    and determiners aside; "Bob" and "Bob's hat" do not.
+    """
+    if is_target:
+        return int(example["label"])
+    said = _content_words(text)
+    if not said:
+        return -1
+    noun = _content_words(as_text(example["targets_pretokenized"]))
+    if ("'" in " ".join(said)) != ("'" in " ".join(noun)):
+        return 0
+    return int(set(said) <= set(noun) or set(noun) <= set(said))
+
+
+def _content_words(text: str) -> list[str]:
+    words = text.strip().lower().split(" ")
+    kept = [word for word in words if word not in WSC_DETERMINERS]
+    return kept if any(kept) else []
+
+
+def answers(text: str, *, example: Mapping | None = None, is_target: bool = False):
+    """Free text; for a target the list of all right answers."""
+    return [as_text(answer) for answer in example["answers"]] if is_target else text
+
+
+def with_example(
+    text: str,
+    *,
+    postprocess: Callable[..., Any],
+    example: Mapping | None = None,
+    is_target: bool = False,
+) -> Any:
+    """Another postprocessor's value together with the texts, for logging samples."""
+    value = postprocess(text, example=example, is_target=is_target)
+    if is_target:
+        return value
+    return {
+        PREDICTION: value,
+        PREDICTION_TEXT: text,
+        "inputs_pretokenized": as_text(example["inputs_pretokenized"]),
+        "targets_pretokenized": as_text(example["targets_pretokenized"]),
+    }

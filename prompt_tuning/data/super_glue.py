@@ -1,0 +1,180 @@
+"""The SuperGLUE tasks (Wang et al. 2019), under their official names.
+
+    [mt5_|byt5_][taskless_]super_glue_{boolq,cb,copa,multirc,record,rte,wic,axb,axg}_v102[_examples]
+    [mt5_|byt5_][taskless_]super_glue_wsc_v102_simple_{train,eval}[_examples]
+    [mt5_|byt5_][taskless_]super_glue_wsc_and_dev_v102_simple[_examples]      the mixture of the two
+
+`taskless_` leaves the task's name out of the input, as prompt tuning does (the
+prompt says what the task is); `_examples` logs samples of what the model wrote.
+AX-b and AX-g are test sets without public labels, asked as RTE.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+
+import seqio
+
+from prompt_tuning.data import metrics, postprocessors, preprocessors, registry, vocabularies
+
+FALSE_TRUE = ("False", "True")
+RTE_LABELS = ("entailment", "not_entailment")
+LABELS: dict[str, tuple[str, ...] | None] = {
+    "boolq": FALSE_TRUE,
+    "cb": ("entailment", "contradiction", "neutral"),
+    "copa": ("choice1", "choice2"),
+    "multirc": FALSE_TRUE,
+    "record": None,
+    "rte": RTE_LABELS,
+    "wic": FALSE_TRUE,
+    "wsc": None,
+    "axb": RTE_LABELS,
+    "axg": RTE_LABELS,
+}
+METRICS: dict[str, tuple[Callable, ...]] = {
+    "boolq": (metrics.accuracy,),
+    "cb": (metrics.mean_3class_f1, metrics.accuracy),
+    "copa": (metrics.accuracy,),
+    "multirc": (metrics.multirc_f1, metrics.multirc_exact_match),
+    "record": (metrics.record,),
+    "rte": (metrics.accuracy,),
+    "wic": (metrics.accuracy,),
+    "wsc": (metrics.accuracy,),
+    "axb": (),
+    "axg": (),
+}
+METRIC_NAMES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("boolq", "copa", "rte", "wic", "wsc"), ("accuracy",)),
+    "cb": ("mean_3class_f1", "accuracy"),
+    "multirc": ("f1", "exact_match"),
+    "record": ("em", "f1"),
+    "axb": (),
+    "axg": (),
+}
+SCORED = ("boolq", "cb", "copa", "multirc", "record", "rte", "wic", "wsc")
+
+
+def _text_preprocessors(member: str, taskless: bool) -> list[Callable]:
+    labels = LABELS[member]
+    name = "" if taskless else {"axb": "rte", "axg": "rte"}.get(member, member)
+    if member == "record":
+        return [functools.partial(preprocessors.record, name=name)]
+    if member == "multirc":
+        return [functools.partial(preprocessors.multirc, name=name, labels=labels)]
+    only = ("sentence1", "sentence2", "word") if member == "wic" else None
+    convert = functools.partial(preprocessors.columns, name=name, labels=labels, only=only)
+    if member == "axb":
+        renamed = {"sentence1": "premise", "sentence2": "hypothesis"}
+        return [functools.partial(preprocessors.rename, columns=renamed), convert]
+    return [convert]
+
+
+def _postprocessor(member: str) -> Callable:
+    if member in ("record", "wsc"):
+        return getattr(postprocessors, member)
+    function = postprocessors.multirc if member == "multirc" else postprocessors.class_number
+    return functools.partial(function, labels=LABELS[member])
+
+
+def logged(
+    member: str, postprocess: Callable, metric_fns: Sequence[Callable], log_examples: bool
+) -> tuple[Callable, list[Callable]]:
+    """A task's postprocessor and metrics, wrapped to log samples if wished."""
+    if not log_examples:
+        return postprocess, list(metric_fns)
+    wrapped = [functools.partial(metrics.on_predictions, metric=metric) for metric in metric_fns]
+    return (
+        functools.partial(postprocessors.with_example, postprocess=postprocess),
+        [*wrapped, functools.partial(metrics.samples, task=member)],
+    )
+
+
+def _info(member: str) -> registry.TaskInfo:
+    split = "test" if member in ("axb", "axg") else "validation"
+    return registry.TaskInfo("super_glue", member, LABELS[member], split, METRIC_NAMES[member])
+
+
+def _add_task(family: vocabularies.Family, member: str, taskless: bool, examples: bool) -> None:
+    start = f"{family.prefix}{'taskless_' if taskless else ''}super_glue"
+    postprocess, metric_fns = logged(member, _postprocessor(member), METRICS[member], examples)
+    registry.add(
+        f"{start}_{member}_v102{'_examples' if examples else ''}",
+        _info(member),
+        source=seqio.TfdsDataSource(
+            f"super_glue/{member}:1.0.2", splits=["test"] if member in ("axb", "axg") else None
+        ),
+        preprocessors=_text_preprocessors(member, taskless),
+        postprocess_fn=postprocess,
+        metric_fns=metric_fns,
+        output_features=family.output_features,
+    )
+
+
+def _add_wsc(family: vocabularies.Family, taskless: bool, examples: bool) -> None:
+    """WSC trains on its true rows and is judged on all, so it is two tasks and their mixture."""
+    start = f"{family.prefix}{'taskless_' if taskless else ''}super_glue_wsc"
+    end = "_examples" if examples else ""
+    postprocess, metric_fns = logged("wsc", postprocessors.wsc, METRICS["wsc"], examples)
+    for part, splits in (("train", ["train"]), ("eval", ["validation", "test"])):
+        is_train = part == "train"
+        registry.add(
+            f"{start}_v102_simple_{part}{end}",
+            _info("wsc"),
+            source=seqio.TfdsDataSource("super_glue/wsc.fixed:1.0.2", splits=splits),
+            preprocessors=[
+                functools.partial(
+                    preprocessors.wsc, name="" if taskless else "wsc:", only_true=is_train
+                )
+            ],
+            postprocess_fn=None if is_train else postprocess,
+            metric_fns=[] if is_train else metric_fns,
+            output_features=family.output_features,
+        )
+    registry.add_mixture(
+        f"{start}_and_dev_v102_simple{end}",
+        _info("wsc"),
+        [f"{start}_v102_simple_{part}{end}" for part in ("train", "eval")],
+    )
+
+
+def register() -> None:
+    """Registers every SuperGLUE task; once is enough, twice does no harm."""
+    for family in vocabularies.FAMILIES.values():
+        for taskless in (False, True):
+            for examples in (False, True):
+                for member in METRICS:
+                    if member != "wsc":
+                        _add_task(family, member, taskless, examples)
+                _add_wsc(family, taskless, examples)
+
+
+def superglue_score(metrics_by_task: Mapping[str, Mapping[str, float]]) -> float:
+    """The SuperGLUE score: the mean over eight tasks of each task's mean metric.
+
+    Args:
+      metrics_by_task: the dev metrics of each task, under any of its names or
+        its short one ('cb'). AX-b and AX-g are left out of the score.
+
+    >>> numbers = {member: {'accuracy': 80.0} for member in SCORED}
+    >>> superglue_score({**numbers, 'cb': {'mean_3class_f1': 60.0, 'accuracy': 84.0}})
+    79.0
+
+    Raises:
+      ValueError: a task is missing, comes twice, is no SuperGLUE task or has no metrics.
+    """
+    means: dict[str, float] = {}
+    for name, values in metrics_by_task.items():
+        member = name if name in METRICS else registry.info(name).member
+        if member not in METRICS:
+            raise ValueError(f"{name!r} is not a SuperGLUE task; they are {', '.join(METRICS)}.")
+        if member in means:
+            raise ValueError(f"The metrics of {member!r} came twice, the second time as {name!r}.")
+        if member in SCORED:
+            if not values:
+                raise ValueError(f"The SuperGLUE score needs the metrics of {name!r}; none came.")
+            means[member] = sum(values.values()) / len(values)
+    missing = [member for member in SCORED if member not in means]
+    if missing:
+        raise ValueError(
+            f"The SuperGLUE score needs all of {', '.join(SCORED)}; missing: {', '.join(missing)}."
+        )
+    return sum(means.values()) / len(means)

@@ -1,0 +1,26 @@
+"""The names that a configuration is usually set by, T5X's where T5X has them."""
+
+MACROS = {
+    "MODEL_DIR": "folder that a run writes to and resumes from",
+    "MIXTURE_OR_TASK_NAME": "seqio task or mixture; `prompt-tuning tasks` lists them",
+    "MIXTURE_OR_TASK_MODULE": "Python module that registers the task, or None",
+    "TASK_FEATURE_LENGTHS": "longest inputs and targets in tokens, {'inputs': 512, 'targets': 8}",
+    "INITIAL_CHECKPOINT_PATH": "the frozen model: a local path, gs://..., or 'random'",
+    "DATA_DIR": "prepared TFDS data, see `prompt-tuning data prepare`",
+    "VOCABULARY_FILE": "sentencepiece model on disk, or None for the public one",
+    "TRAIN_STEPS": "steps to train in all",
+    "EVAL_PERIOD": "steps between evaluations; each one saves",
+    "BATCH_SIZE": "examples a step",
+    "DROPOUT_RATE": "dropout in training, the frozen model included",
+    "LOSS_NORMALIZING_FACTOR": "None, a number, or one of T5X's names",
+    "RANDOM_SEED": "seed of the prompt, the order of examples and dropout",
+    "PROMPT_LENGTH": "prompt vectors P",
+    "PROMPT_INITIALIZER": "where the prompt starts, such as @from_class_labels",
+    "PROMPT_TEXT": "text whose embeddings the prompt starts at",
+    "CLASS_LABELS": "label strings for class-label initialisation",
+    "PROMPT_FILE": "prompt to evaluate or to start from",
+    "EMBEDDING_FILE": ".npy table for the initialisers instead of the model's own",
+    "EVAL_OUTPUT_DIR": "where `eval` writes; None is inside MODEL_DIR",
+    "INFER_OUTPUT_DIR": "where `infer` writes; None is inside MODEL_DIR",
+    "DECODING": "how to decode, such as @Greedy()",
+}

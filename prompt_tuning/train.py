@@ -1,0 +1,8 @@
+"""`python -m prompt_tuning.train`, as users of T5X type it; the same as `prompt-tuning train`."""
+
+import sys
+
+from prompt_tuning.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["train", *sys.argv[1:]]))

@@ -1,0 +1,176 @@
+"""Evaluation: decode every example of a split, then the task's own metrics.
+
+EVAL_OUTPUT_DIR/metrics.json               the metrics of every task, and the dev score
+EVAL_OUTPUT_DIR/predictions/TASK.jsonl     one line an example
+"""
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from prompt_tuning.data import batches, evaluation
+from prompt_tuning.data.postprocessors import as_text
+from prompt_tuning.model import decoding
+from prompt_tuning.model.transformer import Transformer
+from prompt_tuning.training import setup
+from prompt_tuning.training.frozen import FrozenT5, load_parameters
+from prompt_tuning.training.run import Run
+
+
+class Evaluated(NamedTuple):
+    """What an evaluation found.
+
+    Attributes:
+      metrics: by name; those of a mixture's tasks as 'task/name'.
+      score: the mean of a task's metrics, and over tasks the mean of those.
+      samples: texts that `_examples` tasks want logged.
+      predictions: the decoded texts, by task.
+    """
+
+    metrics: dict[str, float]
+    score: float
+    samples: dict[str, str]
+    predictions: dict[str, list[str]]
+
+
+def predict(
+    model: Transformer,
+    params: Any,
+    examples: batches.Examples,
+    *,
+    strategy: decoding.Strategy,
+    batch_size: int,
+    seed: int = 0,
+) -> np.ndarray:
+    """Decodes every example, [N, L] ids; a sampling strategy draws from `seed`."""
+    rows = []
+    for number, (batch, real) in enumerate(batches.eval_batches(examples, batch_size)):
+        decoded = decoding.generate(
+            model,
+            params,
+            batch["encoder_input_tokens"],
+            max_decode_length=examples.lengths["targets"],
+            strategy=strategy,
+            rng=jax.random.fold_in(jax.random.key(seed), number),
+        )
+        rows.append(np.asarray(decoded.tokens)[:real, 0])
+    return np.concatenate(rows)
+
+
+def measure_all(
+    model: Transformer, params: Any, sets: Sequence[batches.Examples], run: Run
+) -> Evaluated:
+    """Decodes and measures every task of an evaluation."""
+    metrics: dict[str, float] = {}
+    samples: dict[str, str] = {}
+    predictions: dict[str, list[str]] = {}
+    scores = []
+    for examples in sets:
+        ids = predict(
+            model,
+            params,
+            examples,
+            strategy=run.decoding,
+            batch_size=min(run.eval_batch_size, len(examples)),
+            seed=run.seed,
+        )
+        texts = evaluation.decode(examples.task, ids)
+        measured = evaluation.measure(examples, texts)
+        prefix = f"{examples.task}/" if len(sets) > 1 else ""
+        metrics |= {prefix + name: value for name, value in measured.metrics.items()}
+        samples |= {prefix + name: text for name, text in measured.samples.items()}
+        scores.append(evaluation.dev_score(measured.metrics))
+        predictions[examples.task] = texts
+    return Evaluated(metrics, float(np.mean(scores)), samples, predictions)
+
+
+def load_eval_sets(run: Run) -> list[batches.Examples]:
+    """Loads what a run is evaluated on."""
+    return evaluation.eval_set(
+        run.task, run.eval_split, run.task_feature_lengths, limit=run.eval_examples
+    )
+
+
+def evaluate_run(run: Run) -> Evaluated:
+    """Evaluates a run's prompt, or its tuned model, and writes metrics and predictions.
+
+    Raises:
+      ValueError: what is to be evaluated is missing or does not fit.
+    """
+    task = setup.prepare_task(run)
+    sets = load_eval_sets(run)
+    for examples in sets:
+        print(examples.report())
+    t5 = setup.load_t5(run, task)
+    model, params, what = trained_model(run, t5)
+    began = time.monotonic()
+    evaluated = measure_all(model, params, sets, run)
+    seconds = time.monotonic() - began
+    folder = run.eval_output_dir or os.path.join(run.model_dir, "eval")
+    _write(folder, run, what, sets, evaluated)
+    print(f"{what}, {run.eval_split}, {sum(map(len, sets)):,} examples in {seconds:.1f} s")
+    for name, value in evaluated.metrics.items():
+        print(f"  {name:40} {value:7.2f}")
+    print(f"  {'dev score (mean)':40} {evaluated.score:7.2f}")
+    print(f"written to {folder}")
+    return evaluated
+
+
+def trained_model(run: Run, t5: FrozenT5) -> tuple[Transformer, Any, str]:
+    """Finds what a run trained: its prompt, its tuned parameters, or both.
+
+    Args:
+      run: names the prompt, or the folder to look into.
+      t5: the model as it was before training.
+
+    Returns:
+      A model, its nested parameters, and a few words that say what it is.
+    """
+    prompt = setup.find_prompt(run, t5)
+    array = None if prompt is None else prompt.prompt  # whether it fits was checked
+    names = [] if prompt is None else [f"prompt {prompt.path}"]
+    tuned = os.path.join(run.model_dir, "best")
+    if run.trains_model and os.path.isdir(tuned):
+        params = load_parameters(run.model, tuned, dtype=run.param_dtype)
+        t5 = FrozenT5(run.model, params, t5.vocabulary)
+        names.append(f"tuned model {tuned}")
+    if not names:
+        names.append(f"untuned model {run.initial_checkpoint_path}")
+    return *t5.with_prompt(array, run.prompt_position), " and ".join(names)
+
+
+def _write(
+    folder: str,
+    run: Run,
+    what: str,
+    sets: Sequence[batches.Examples],
+    evaluated: Evaluated,
+) -> None:
+    os.makedirs(os.path.join(folder, "predictions"), exist_ok=True)
+    summary = {
+        "evaluated": what,
+        "task": run.task,
+        "split": run.eval_split,
+        "examples": sum(map(len, sets)),
+        "metrics": evaluated.metrics,
+        "dev_score": evaluated.score,
+        "cut": {examples.task: dict(examples.cut) for examples in sets},
+    }
+    with open(os.path.join(folder, "metrics.json"), "w", encoding="utf-8") as file:
+        file.write(json.dumps(summary, indent=2) + "\n")
+    for examples in sets:
+        path = os.path.join(folder, "predictions", f"{examples.task}.jsonl")
+        with open(path, "w", encoding="utf-8") as file:
+            texts = evaluated.predictions[examples.task]
+            for row, text in zip(examples.raw, texts, strict=True):
+                line = {
+                    "input": as_text(row.get("inputs_pretokenized", "")),
+                    "target": as_text(row["targets_pretokenized"]),
+                    "prediction": text,
+                }
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")

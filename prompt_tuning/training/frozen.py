@@ -1,0 +1,243 @@
+"""A frozen T5 ready for work: its dimensions, its parameters and its vocabulary.
+
+    t5 = FrozenT5(config, load_parameters(config, 'gs://.../checkpoint_1100000'), vocabulary)
+    t5.generate(['hypothesis: ... premise: ...'], prompt=files.load('runs/cb/prompts/best'))
+
+The same object serves training, evaluation and inference; a prompt is handed to it,
+never built into it, so one model in memory serves any number of prompts.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from prompt_tuning import trees
+from prompt_tuning.checkpoints import checkpoint
+from prompt_tuning.model import decoding
+from prompt_tuning.model.hooks import Hooks
+from prompt_tuning.model.sizes import DTYPES, T5Config
+from prompt_tuning.model.transformer import Transformer
+from prompt_tuning.prompts import files
+from prompt_tuning.prompts.prompt import PROMPT_PATH, soft_prompt_hooks
+from prompt_tuning.shapes import Array, Float
+from prompt_tuning.training.run import RANDOM_WEIGHTS
+
+INPUT_BUCKET = 64  # input lengths are rounded up to a multiple, so that few shapes compile
+
+
+class Prediction(NamedTuple):
+    """One decoded sequence of one input."""
+
+    text: str
+    score: float  # log-probability in nats; with the brevity penalty for beams
+
+
+@functools.cache
+def transformer(config: T5Config, prompt_length: int | None, position: str) -> Transformer:
+    """Makes the T5 with or without a prompt; the same arguments give the same object."""
+    if prompt_length is None:
+        return Transformer(config)
+    return Transformer(config, soft_prompt_hooks(length=prompt_length, position=position))
+
+
+def parameter_shapes(config: T5Config, hooks: Hooks = Hooks()) -> dict[str, tuple[int, ...]]:
+    """Lists the path and shape of every parameter, without making any.
+
+    >>> config = T5Config(name='doc', vocab_size=16, emb_dim=8, num_heads=2, head_dim=4,
+    ...                   num_encoder_layers=1, num_decoder_layers=1, mlp_dim=16)
+    >>> parameter_shapes(config)['token_embedder/embedding']
+    (16, 8)
+    """
+    tokens = np.ones((1, 1), np.int32)
+    made = jax.eval_shape(Transformer(config, hooks).init, jax.random.key(0), *[tokens] * 3)
+    return {path: leaf.shape for path, leaf in trees.flatten(made["params"]).items()}
+
+
+def load_parameters(config: T5Config, path: str, *, dtype: str = "float32") -> trees.FlatTree:
+    """Loads every parameter of a T5, or draws them.
+
+    Args:
+      config: the model's dimensions.
+      path: a checkpoint, or 'random' or 'random:SEED' for untrained parameters.
+      dtype: 'float32' or 'bfloat16'.
+
+    Raises:
+      ValueError: the checkpoint cannot be read, or does not hold exactly this model.
+    """
+    name, _, seed = path.partition(":")
+    if name != RANDOM_WEIGHTS:
+        arrays = checkpoint.load(path, parameter_shapes(config), dtype=dtype)
+        return {name: jax.numpy.asarray(leaf) for name, leaf in arrays.items()}
+    if seed and not seed.isdecimal():
+        raise ValueError(f"Random weights are asked for as 'random' or 'random:7'; got {path!r}.")
+    tokens = np.ones((1, 1), np.int32)
+    init = jax.jit(Transformer(config).init)
+    params = trees.flatten(init(jax.random.key(int(seed or 0)), *[tokens] * 3)["params"])
+    return {name: leaf.astype(DTYPES[dtype]) for name, leaf in params.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenT5:
+    """A T5 that does not change.
+
+    Attributes:
+      config: its dimensions.
+      params: its parameters, by T5X's paths.
+      vocabulary: a seqio vocabulary.
+    """
+
+    config: T5Config
+    params: trees.FlatTree
+    vocabulary: Any
+
+    def __post_init__(self):
+        if self.vocabulary.vocab_size > self.config.vocab_size:
+            raise ValueError(
+                f"The vocabulary has {self.vocabulary.vocab_size:,} ids, but {self.config.name} "
+                f"embeds {self.config.vocab_size:,}. Choose a task of the model's own vocabulary: "
+                "the names of mT5 tasks begin with 'mt5_', those of ByT5 tasks with 'byt5_'."
+            )
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Names the parameters, see `trees.fingerprint`."""
+        return trees.fingerprint(self.params)
+
+    def check_fits(self, prompt: files.PromptFile, allow_other_model: bool = False) -> None:
+        """Refuses a prompt of another width, or one made for other parameters.
+
+        Raises:
+          ValueError: says which model the prompt was made for.
+        """
+        files.check_fits(
+            prompt,
+            width=self.config.emb_dim,
+            model_name=self.config.name,
+            fingerprint=self.fingerprint,
+            allow_other_model=allow_other_model,
+        )
+
+    def with_prompt(
+        self, prompt: files.PromptFile | Float[Array, "P H"] | None, position: str = "prefix"
+    ) -> tuple[Transformer, dict[str, Any]]:
+        """Puts a prompt in front; None gives the model as it is.
+
+        Returns:
+          What `model/decoding.py` takes: a model and its nested parameters.
+
+        Raises:
+          ValueError: the prompt is of another width, or was made for other parameters.
+        """
+        if prompt is None:
+            return transformer(self.config, None, position), trees.unflatten(self.params)
+        if isinstance(prompt, files.PromptFile):
+            self.check_fits(prompt)
+            prompt = prompt.prompt
+        if prompt.ndim != 2 or prompt.shape[1] != self.config.emb_dim:
+            raise ValueError(
+                f"{self.config.name} needs a prompt of shape (P, {self.config.emb_dim}); got "
+                f"{tuple(prompt.shape)}."
+            )
+        params = trees.merge(self.params, {PROMPT_PATH: jax.numpy.asarray(prompt)})
+        return transformer(self.config, len(prompt), position), trees.unflatten(params)
+
+    def generate(
+        self,
+        texts: Sequence[str],
+        *,
+        prompt: Any = None,
+        position: str = "prefix",
+        strategy: decoding.Strategy = decoding.Greedy(),
+        num_decodes: int = 1,
+        max_decode_length: int = 32,
+        max_input_length: int = 512,
+        seed: int = 0,
+    ) -> list[list[Prediction]]:
+        """Writes one or more continuations of each text, the best first.
+
+        Raises:
+          ValueError: a text is longer than max_input_length tokens; see `with_prompt`.
+        """
+        model, params = self.with_prompt(prompt, position)
+        decoded = decoding.generate(
+            model,
+            params,
+            self.encode(texts, max_input_length),
+            max_decode_length=max_decode_length,
+            strategy=strategy,
+            num_decodes=num_decodes,
+            rng=jax.random.key(seed),
+        )
+        tokens, scores = np.asarray(decoded.tokens), np.asarray(decoded.scores)
+        return [
+            [Prediction(self.decode(ids), float(x)) for ids, x in zip(*pair, strict=True)]
+            for pair in zip(tokens, scores, strict=True)
+        ]
+
+    def score(
+        self,
+        texts: Sequence[str],
+        labels: Sequence[str],
+        *,
+        prompt: Any = None,
+        position: str = "prefix",
+        max_input_length: int = 512,
+    ) -> Float[np.ndarray, "B C"]:
+        """Scores each label string after each text: log p(label | text) in nats.
+
+        Raises:
+          ValueError: see `generate`.
+        """
+        model, params = self.with_prompt(prompt, position)
+        inputs = self.encode(texts, max_input_length)
+        return np.asarray(decoding.rank(model, params, inputs, self.encode_labels(labels)))
+
+    def encode(self, texts: Sequence[str], max_length: int) -> np.ndarray:
+        """Turns texts into ids [B, T], each ended and padded.
+
+        Raises:
+          ValueError: no text, or one of more than max_length tokens.
+        """
+        if isinstance(texts, str) or not texts:
+            raise ValueError(f"A list of one or more texts is expected; got {texts!r}.")
+        ids, cut = self.encode_cut(texts, max_length)
+        for number, tokens in enumerate(cut, 1):
+            if tokens:
+                raise ValueError(
+                    f"Text {number} has {max_length + tokens} tokens, end of sequence included; at "
+                    f"most {max_length} fit. Shorten it or raise the input length."
+                )
+        longest = int((ids > 0).sum(axis=1).max())
+        return ids[:, : -(-longest // INPUT_BUCKET) * INPUT_BUCKET]
+
+    def encode_cut(self, texts: Sequence[str], max_length: int) -> tuple[np.ndarray, list[int]]:
+        """Turns texts into ids [B, max_length], and says how many tokens of each were cut."""
+        rows = [[*self.vocabulary.encode(text), self.vocabulary.eos_id] for text in texts]
+        kept = [row[: max_length - 1] + row[-1:] if len(row) > max_length else row for row in rows]
+        cut = [len(row) - len(short) for row, short in zip(rows, kept, strict=True)]
+        return _padded(kept, max_length), cut
+
+    def encode_labels(self, labels: Sequence[str]) -> np.ndarray:
+        """Turns label strings into ids [C, L], each ended and padded."""
+        rows = [[*self.vocabulary.encode(label), self.vocabulary.eos_id] for label in labels]
+        return _padded(rows, max(len(row) for row in rows))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Turns ids back into text, up to the first end of sequence."""
+        kept = []
+        for token in ids:
+            if int(token) in (self.vocabulary.eos_id, self.vocabulary.pad_id):
+                break
+            kept.append(int(token))
+        return self.vocabulary.decode(kept)
+
+
+def _padded(rows: list[list[int]], length: int) -> np.ndarray:
+    ids = np.zeros((len(rows), length), np.int32)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = row
+    return ids

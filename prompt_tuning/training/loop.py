@@ -1,0 +1,244 @@
+"""Training: from a `Run` to a trained prompt, resumable at any moment.
+
+    read the data -> load the frozen model -> resume or begin -> step, step, step
+                                                                  every EVAL_PERIOD: evaluate, save
+
+A step depends on nothing but the state, the seed and its number, so a run that was
+killed ends with the same prompt, bit for bit, as one that was not.
+"""
+
+import os
+import shutil
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from prompt_tuning import trees
+from prompt_tuning.checkpoints import t5x_native
+from prompt_tuning.checkpoints.training_state import StateStore
+from prompt_tuning.data import batches
+from prompt_tuning.prompts import files
+from prompt_tuning.prompts.prompt import PROMPT_PATH
+from prompt_tuning.training import evaluate, report, setup
+from prompt_tuning.training.frozen import FrozenT5
+from prompt_tuning.training.run import Run
+from prompt_tuning.training.step import StepMetrics, TrainState, make_train_step
+
+PREEMPTED = 42  # exit code after SIGTERM; the state was saved
+STEPS_BETWEEN_CHECKS = 10  # of the loss; in between, the accelerator is never waited for
+
+
+class Trained(NamedTuple):
+    """How a run ended."""
+
+    step: int
+    best_step: int | None
+    best_score: float | None
+    path: str  # of the best prompt, or of the best tuned model
+
+
+def train_run(run: Run) -> Trained:
+    """Trains what `run.trainable` names; goes on where an earlier process stopped.
+
+    Raises:
+      ValueError: something is missing or does not fit; nothing was compiled yet.
+      FloatingPointError: the loss is not finite; everything saved before is intact.
+      SystemExit: with code 42 after SIGTERM, when the state is saved.
+    """
+    task = setup.prepare_task(run)
+    stream = batches.train_batches(
+        run.task, "train", run.task_feature_lengths, run.batch_size, run.seed
+    )
+    dev_sets = evaluate.load_eval_sets(run)
+    for examples in [*stream.examples, *dev_sets]:
+        print(examples.report())
+    t5 = setup.load_t5(run, task)
+    parameters = setup.part_parameters(run, t5)
+    print(f"{run.model.name} from {run.initial_checkpoint_path}, fingerprint {t5.fingerprint}")
+    print(report.parameter_table(parameters.trainable, parameters.frozen))
+    report.write_settings(run.model_dir, run.config_text)
+    training = _Training(run, t5, parameters, stream, dev_sets)
+    try:
+        return training.go()
+    finally:
+        training.close()
+
+
+class _Training:
+    """The moving parts of one process of one run."""
+
+    def __init__(
+        self,
+        run: Run,
+        t5: FrozenT5,
+        parameters: setup.Parameters,
+        stream: batches.TrainBatches,
+        dev_sets: list[batches.Examples],
+    ):
+        self.run, self.t5, self.parameters = run, t5, parameters
+        self.stream, self.dev_sets = stream, dev_sets
+        self.optimizer = run.optimizer()
+        self.store = StateStore(os.path.join(run.model_dir, "state"))
+        self.state = self._resume()
+        self.stream.step = self.state.step
+        self.metrics = report.Metrics(run.model_dir, self.state.step)
+        self.progress = report.Progress(
+            total_steps=run.train_steps,
+            start_step=self.state.step,
+            examples_per_step=run.batch_size,
+        )
+        self.unchecked: list[tuple[int, StepMetrics]] = []
+
+    def go(self) -> Trained:
+        run = self.run
+        step_fn = make_train_step(
+            self.parameters.model,
+            self.optimizer,
+            label_smoothing=run.label_smoothing,
+            z_loss=run.z_loss,
+            loss_normalizing_factor=run.loss_normalizing_factor,
+        )
+        rng = setup.dropout_rng(run.seed) if run.model.dropout_rate else None
+        while self.state.step < run.train_steps and not self._stops_early():
+            batch = next(self.stream)
+            self.state, measured = step_fn(self.state, self.parameters.frozen, batch, rng)
+            self.unchecked.append((self.state.step, measured))
+            is_last = self.state.step == run.train_steps
+            if len(self.unchecked) >= STEPS_BETWEEN_CHECKS or is_last:
+                self._check()
+            if self.state.step % run.eval_period == 0 or is_last:
+                self._evaluate_and_save()
+            if self.store.reached_preemption(self.state.step):
+                self._save_and_exit()
+        self.store.wait()
+        return self._ended()
+
+    def close(self) -> None:
+        self.progress.interrupt()
+        self.store.close()
+        self.metrics.close()
+
+    def _state_tree(self, state: TrainState) -> dict[str, Any]:
+        return {
+            "trainable": state.trainable,
+            "opt_state": state.opt_state,
+            "step": state.step,
+            "rng": np.asarray(jax.random.key_data(setup.dropout_rng(self.run.seed))),
+            "data_position": state.step * self.run.batch_size,
+        }
+
+    def _resume(self) -> TrainState:
+        trainable = dict(self.parameters.trainable)
+        fresh = TrainState(0, trainable, self.optimizer.init(trainable))
+        found = self.store.restore_newest(self._state_tree(fresh))
+        if found is None:
+            return fresh
+        step, tree = found
+        expected = self._state_tree(fresh._replace(step=step))
+        for key, setting in (("rng", "RANDOM_SEED"), ("data_position", "BATCH_SIZE")):
+            if not np.array_equal(tree[key], expected[key]):
+                raise ValueError(
+                    f"{self.run.model_dir} holds a run that was begun with another {setting}. Set "
+                    "it back to go on with that run, or choose another MODEL_DIR."
+                )
+        print(f"resuming at step {step:,}")
+        return TrainState(step, tree["trainable"], tree["opt_state"])
+
+    def _check(self) -> None:
+        """Reads the losses of the steps since the last check; stops if one is not finite."""
+        for step, measured in self.unchecked:
+            values = {name: float(x) for name, x in measured._asdict().items()}
+            if not np.isfinite([values["loss"], values["gradient_norm"]]).all():
+                raise FloatingPointError(self._diverged(step, values))
+            if step % STEPS_BETWEEN_CHECKS == 0 or step == self.run.train_steps:
+                self.metrics.write(step, "train", values)
+        if self.unchecked:
+            self.progress.show(step, values["loss"], last=step == self.run.train_steps)
+        self.unchecked.clear()
+
+    def _diverged(self, step: int, values: dict[str, float]) -> str:
+        tasks = ", ".join(self.stream.tasks(step - 1))
+        newest = self.store.newest_step
+        saved = f"the state of step {newest:,} is intact" if newest else "nothing was saved yet"
+        return (
+            f"The loss of step {step:,} is {values['loss']} and its gradient's norm "
+            f"{values['gradient_norm']}, on a batch of {tasks}; {saved}. Lower the learning rate, "
+            "check the values of prompt and checkpoint, or train with T5Config.dtype='float32'."
+        )
+
+    def _evaluate_and_save(self) -> None:
+        self._check()
+        began = time.monotonic()
+        step = self.state.step
+        params = trees.unflatten(trees.merge(self.state.trainable, self.parameters.frozen))
+        result = evaluate.measure_all(self.parameters.model, params, self.dev_sets, self.run)
+        self.metrics.write(step, self.run.eval_split, result.metrics | {"dev_score": result.score})
+        self.metrics.write_samples(step, self.run.eval_split, result.samples)
+        self.metrics.flush()
+        is_best = self.store.best_score is None or result.score > self.store.best_score
+        self._write_trained(result, is_best)
+        self.store.save(step, self._state_tree(self.state), result.score)
+        self.progress.pause(time.monotonic() - began)
+        self.progress.interrupt()
+        listed = "  ".join(f"{name} {value:.2f}" for name, value in result.metrics.items())
+        print(f"step {step:,}  {self.run.eval_split}: {listed}{'  (best)' if is_best else ''}")
+        best = f"best {self.store.best_score:.2f} at {self.store.best_step:,}"
+        self.progress.note_dev_score(f"  dev {result.score:.2f} ({best})")
+
+    def _write_trained(self, result: evaluate.Evaluated, is_best: bool) -> None:
+        """Writes the prompt by itself, or for model tuning the best model as T5X."""
+        step, run = self.state.step, self.run
+        prompt = self.state.trainable.get(PROMPT_PATH)
+        if prompt is not None:
+            metadata = files.PromptMetadata(
+                model=run.model.name,
+                model_fingerprint=self.t5.fingerprint,
+                length=prompt.shape[0],
+                width=prompt.shape[1],
+                task=run.task,
+                step=step,
+                dev_metrics=result.metrics,
+                config=run.config_text,
+            )
+            names = [f"step_{step:06d}"] + ["best"] * is_best
+            for name in names:
+                files.save(os.path.join(run.model_dir, "prompts", name), prompt, metadata)
+        if is_best and run.trains_model:
+            params = trees.merge(self.state.trainable, self.parameters.frozen)
+            params.pop(PROMPT_PATH, None)
+            folder = os.path.join(run.model_dir, "best")
+            again = os.path.join(folder, f"checkpoint_{step}")  # killed before the state was saved
+            shutil.rmtree(again, ignore_errors=True)
+            newest = os.path.basename(t5x_native.write(folder, params, step))
+            for old in set(os.listdir(folder)) - {newest}:
+                shutil.rmtree(os.path.join(folder, old))
+
+    def _stops_early(self) -> bool:
+        patience = self.run.early_stopping
+        if patience is None or self.store.best_step is None:
+            return False
+        if self.state.step - self.store.best_step < patience * self.run.eval_period:
+            return False
+        self.progress.interrupt()
+        print(f"stopping early: no better dev score for {patience} evaluations")
+        return True
+
+    def _save_and_exit(self) -> None:
+        self._check()
+        self.store.save(self.state.step, self._state_tree(self.state))
+        self.store.wait()
+        self.progress.interrupt()
+        print(f"SIGTERM: saved step {self.state.step:,}; run the same command to go on")
+        raise SystemExit(PREEMPTED)
+
+    def _ended(self) -> Trained:
+        has_prompt = PROMPT_PATH in self.state.trainable
+        name = "prompts/best.safetensors" if has_prompt else "best"
+        path = os.path.join(self.run.model_dir, name)
+        best_step, best_score = self.store.best_step, self.store.best_score
+        self.progress.interrupt()
+        if best_step is not None:
+            print(f"done: best dev score {best_score:.2f} at step {best_step:,}, in {path}")
+        return Trained(self.state.step, best_step, best_score, path)

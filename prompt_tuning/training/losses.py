@@ -1,0 +1,153 @@
+"""What training minimises: cross entropy per target token, as T5X computes it.
+
+    loss(token) = -sum_v q(v) log p(v)  -  entropy(q)  +  z_loss * log(Z)**2
+
+where p = softmax(logits), Z its normaliser, and q the target: 1 - label_smoothing on the
+token's own id, the rest spread evenly over the other V - 1 ids. Subtracting q's entropy
+makes the best reachable loss 0. The z-loss keeps logits from drifting where bfloat16 rounds
+coarsely. All of it is computed in float32.
+"""
+
+import difflib
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from prompt_tuning.shapes import Array, Float, Int
+
+NUM_REAL_TARGET_TOKENS = "NUM_REAL_TARGET_TOKENS"
+NUM_TOTAL_TARGET_TOKENS = "NUM_TOTAL_TARGET_TOKENS"
+AVERAGE_PER_SEQUENCE = "AVERAGE_PER_SEQUENCE"
+NORMALIZING_FACTORS = (NUM_REAL_TARGET_TOKENS, NUM_TOTAL_TARGET_TOKENS, AVERAGE_PER_SEQUENCE)
+
+
+class LossSums(NamedTuple):
+    """Sums over target tokens, each weighted; sums of several batches add up.
+
+    `loss_sum / n_tokens` is the loss in nats per target token, `n_correct / n_tokens` the
+    share of target tokens that the model ranks first.
+    """
+
+    loss_sum: Float[Array, ""]  # z-loss included
+    z_loss_sum: Float[Array, ""]
+    n_tokens: Float[Array, ""]
+    n_correct: Float[Array, ""]
+
+
+def cross_entropy_loss(
+    logits: Float[Array, "B L V"],
+    targets: Int[Array, "B L"],
+    weights: Float[Array, "B L"] | None = None,
+    *,
+    label_smoothing: float = 0.0,
+    z_loss: float = 1e-4,
+    loss_normalizing_factor: float | str | None = None,
+) -> tuple[Float[Array, ""], LossSums]:
+    """The loss of a batch, with the sums that make metrics.
+
+    Args:
+      logits: scores of every vocabulary id, at every target position.
+      targets: the ids that should have come, `decoder_target_tokens`.
+      weights: `decoder_loss_weights`; a position with weight 0 does not count. None counts every
+        target that is not padding (id 0).
+      label_smoothing: probability that the target gives to the other ids.
+      z_loss: coefficient of log(Z)**2. T5's 1e-4 is the default.
+      loss_normalizing_factor: what the loss is divided by. None: nothing, the loss is the
+        sum over target tokens, as T5X's default; a number: that number;
+        'NUM_REAL_TARGET_TOKENS': the sum of the weights; 'NUM_TOTAL_TARGET_TOKENS': B * L,
+        padding included; 'AVERAGE_PER_SEQUENCE': the mean over sequences of each one's
+        mean over its tokens.
+
+    Returns:
+      The loss to differentiate, and `LossSums`, which no normalisation touches. A batch
+      without a single target token has loss 0.
+
+    Raises:
+      ValueError: the shapes do not fit, label_smoothing is outside [0, 1), or the name of the
+        normalizing factor is unknown.
+
+    >>> loss, sums = cross_entropy_loss(jnp.zeros((1, 2, 4)), jnp.array([[3, 0]]), z_loss=0.0)
+    >>> round(float(loss), 4), float(sums.n_tokens)  # log(4), and one token
+    (1.3863, 1.0)
+    """
+    if logits.shape[:-1] != targets.shape or targets.ndim != 2:
+        raise ValueError(
+            f"cross_entropy_loss expected logits [B, L, V] and targets [B, L], got logits "
+            f"{logits.shape} and targets {targets.shape}."
+        )
+    if weights is None:
+        weights = targets > 0
+    elif weights.shape != targets.shape:
+        raise ValueError(
+            f"cross_entropy_loss expected weights of the targets' shape {targets.shape}, got "
+            f"{weights.shape}."
+        )
+    weights = weights.astype(jnp.float32)
+    token_loss, token_z_loss = _token_losses(logits, targets, label_smoothing, z_loss)
+    sums = LossSums(
+        loss_sum=jnp.sum(token_loss * weights),
+        z_loss_sum=jnp.sum(token_z_loss * weights),
+        n_tokens=jnp.sum(weights),
+        n_correct=jnp.sum((jnp.argmax(logits, axis=-1) == targets) * weights),
+    )
+    return _normalize(token_loss, weights, sums, loss_normalizing_factor), sums
+
+
+def _token_losses(
+    logits: Float[Array, "B L V"],
+    targets: Int[Array, "B L"],
+    label_smoothing: float,
+    z_loss: float,
+) -> tuple[Float[Array, "B L"], Float[Array, "B L"]]:
+    """Returns each token's loss, z-loss included, and its z-loss."""
+    if not 0.0 <= label_smoothing < 1.0:
+        raise ValueError(f"label_smoothing must lie in [0, 1), got {label_smoothing}.")
+    n_ids = logits.shape[-1]
+    confidence = 1.0 - label_smoothing
+    low_confidence = label_smoothing / max(n_ids - 1, 1)
+    entropy = -confidence * math.log(confidence)
+    entropy -= (n_ids - 1) * low_confidence * math.log(low_confidence + 1e-20)
+
+    logits = logits.astype(jnp.float32)
+    log_z = jax.nn.logsumexp(logits, axis=-1)
+    target_logits = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    # -sum_v q(v) log p(v) without an array of q, which is flat off the target.
+    loss = (confidence - low_confidence) * (log_z - target_logits)
+    if low_confidence:
+        loss += low_confidence * jnp.sum(log_z[..., None] - logits, axis=-1)
+    token_z_loss = z_loss * jnp.square(log_z)
+    return loss - entropy + token_z_loss, token_z_loss
+
+
+def _normalize(
+    token_loss: Float[Array, "B L"],
+    weights: Float[Array, "B L"],
+    sums: LossSums,
+    factor: float | str | None,
+) -> Float[Array, ""]:
+    if factor is None:
+        return sums.loss_sum
+    if not isinstance(factor, str):
+        return sums.loss_sum / factor
+    name = factor.upper()
+    if name == NUM_REAL_TARGET_TOKENS:
+        return _divide(sums.loss_sum, sums.n_tokens)
+    if name == NUM_TOTAL_TARGET_TOKENS:
+        return sums.loss_sum / token_loss.size
+    if name == AVERAGE_PER_SEQUENCE:
+        n_tokens_B = jnp.sum(weights, axis=-1)
+        mean_loss_B = _divide(jnp.sum(token_loss * weights, axis=-1), n_tokens_B)
+        return _divide(jnp.sum(mean_loss_B), jnp.sum(n_tokens_B != 0).astype(jnp.float32))
+    guess = difflib.get_close_matches(name, NORMALIZING_FACTORS, n=1)
+    raise ValueError(
+        f"Unknown loss_normalizing_factor {factor!r}"
+        + (f", did you mean {guess[0]!r}?" if guess else ".")
+        + f" Known: None, a number, {', '.join(NORMALIZING_FACTORS)}."
+    )
+
+
+def _divide(total: Float[Array, "..."], count: Float[Array, "..."]) -> Float[Array, "..."]:
+    """total / count, and 0 where there is nothing to count."""
+    return total / jnp.where(count == 0, 1.0, count)

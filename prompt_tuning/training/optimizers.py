@@ -1,0 +1,132 @@
+"""The optimizers that move a prompt, or a whole model: Adafactor as T5X runs it, AdamW and SGD.
+
+Each function takes keyword arguments and returns an `optax.GradientTransformation`. The
+paper (section 3) trains with Adafactor, learning rate 0.3, weight decay 1e-5, a second
+moment that decays with exponent 0.8 and no scaling by the parameter's size.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+# optax's own, named here so that a run chooses among the three in one place.
+adamw = optax.adamw
+sgd = optax.sgd
+
+
+def adafactor(
+    learning_rate: optax.ScalarOrSchedule = 0.3,
+    *,
+    decay_rate: float = 0.8,
+    step_offset: int = 0,
+    start_step: int = 0,
+    clipping_threshold: float | None = 1.0,
+    weight_decay_rate: float | None = 1e-5,
+    multiply_by_parameter_scale: bool = False,
+    min_dim_size_to_factor: int = 128,
+    epsilon1: float = 1e-30,
+    epsilon2: float = 1e-3,
+    beta1: float | None = None,
+) -> optax.GradientTransformation:
+    """Adafactor (Shazeer and Stern, 2018), number for number what T5X computes.
+
+    With t = start_step + the updates made so far, g a gradient and p its parameter:
+
+        decay  = 1 - (t + 1 - step_offset) ** -decay_rate
+        v      = decay * v + (1 - decay) * (g**2 + epsilon1)        kept as row and column means where
+                                                              both largest dimensions >= 128
+        u      = g / sqrt(v)
+        u      = u / max(1, rms(u) / clipping_threshold)
+        p      = (1 - weight_decay_rate) * p - learning_rate(t) * u
+
+    The weight decay is not multiplied by the learning rate. All of it is computed in
+    float32, whatever the parameters' type.
+
+    T5X continues counting from the checkpoint it starts from: a run that begins at the
+    LM-adapted T5 makes its first update at t = 1,100,000, where `1 - decay` is 1.5e-5. The
+    second moment then sums nearly all gradients alike instead of averaging recent ones, and
+    the clipping acts on almost every step. `start_step=1_100_000` repeats that;
+    the default is a fresh count.
+
+    Args:
+      learning_rate: a number or a schedule, which sees t.
+      decay_rate: exponent of the second moment's decay.
+      step_offset: subtracted from t in the decay (and only there).
+      start_step: t of the first update.
+      clipping_threshold: largest root mean square of one parameter's update before the learning
+        rate; None for no clipping.
+      weight_decay_rate: share of each parameter taken away at each step; None for none.
+      multiply_by_parameter_scale: multiply the update by max(rms(p), epsilon2).
+      min_dim_size_to_factor: keep the full second moment where one of the two largest
+        dimensions is smaller.
+      epsilon1: added to the squared gradient.
+      epsilon2: smallest parameter scale.
+      beta1: momentum of the update; None for none, and no memory for it.
+
+    Raises:
+      ValueError: start_step is below step_offset.
+
+    >>> optimizer = adafactor(learning_rate=0.3)
+    >>> params = {'prompt': jnp.array([[2.0, -1.0]])}
+    >>> state = optimizer.init(params)
+    >>> updates, state = optimizer.update({'prompt': jnp.array([[4.0, -0.5]])}, state, params)
+    >>> optax.apply_updates(params, updates)['prompt']
+    Array([[ 1.69998, -0.69999]], dtype=float32)
+    """
+    if start_step < step_offset:
+        raise ValueError(
+            f"adafactor needs start_step >= step_offset, got start_step={start_step} and "
+            f"step_offset={step_offset}: the decay 1 - (step + 1 - step_offset) ** -decay_rate has "
+            "no value before step_offset. Set start_step to the checkpoint's step, or step_offset "
+            "to 0."
+        )
+    steps = [
+        optax.scale_by_factored_rms(
+            decay_rate=decay_rate,
+            step_offset=step_offset - start_step,  # optax counts the updates from 0
+            min_dim_size_to_factor=min_dim_size_to_factor,
+            epsilon=epsilon1,
+        )
+    ]
+    if clipping_threshold is not None:
+        steps.append(optax.clip_by_block_rms(clipping_threshold))
+    steps.append(_scale_by_learning_rate(learning_rate, start_step))
+    if multiply_by_parameter_scale:
+        steps.append(optax.scale_by_param_block_rms(epsilon2))
+    if beta1 is not None:
+        steps.append(optax.ema(beta1, debias=False))
+    if weight_decay_rate is not None:
+        steps.append(optax.add_decayed_weights(weight_decay_rate))
+    steps.append(optax.scale(-1.0))
+    return _in_float32(optax.chain(*steps))
+
+
+def _scale_by_learning_rate(
+    learning_rate: optax.ScalarOrSchedule, start_step: int
+) -> optax.GradientTransformation:
+    if not callable(learning_rate):
+        return optax.scale(learning_rate)
+    return optax.scale_by_schedule(lambda count: learning_rate(count + start_step))
+
+
+def _in_float32(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Runs an optimizer on float32 copies: optax keeps its state in the parameters' type.
+
+    A bfloat16 second moment cannot hold a sum to which 1.5e-5 of a gradient is added.
+    """
+
+    def cast(tree):
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), tree)
+
+    def init(params):
+        return optimizer.init(cast(params))
+
+    def update(updates, state, params=None):
+        if params is None:
+            raise ValueError(
+                "adafactor.update expected the parameters as its third argument, got None: its "
+                "weight decay needs them. Call update(gradients, state, params)."
+            )
+        return optimizer.update(cast(updates), state, cast(params))
+
+    return optax.GradientTransformation(init, update)

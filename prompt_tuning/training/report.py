@@ -1,0 +1,185 @@
+"""What a run tells its user: a table of parameters, a progress line, metrics on disk.
+
+MODEL_DIR/metrics.jsonl     one JSON object a line: {"step": 100, "split": "train", ...}
+MODEL_DIR/tensorboard/      the same numbers for TensorBoard
+MODEL_DIR/config.gin        the resolved configuration; loads as the same run
+MODEL_DIR/versions.json     of Python and the libraries
+"""
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from clu import metric_writers
+
+from prompt_tuning import trees
+from prompt_tuning.prompts import files
+
+LINE_WIDTH = 110
+
+
+def parameter_table(trainable: trees.FlatTree, frozen: trees.FlatTree) -> str:
+    """Counts what trains and what is frozen.
+
+    >>> import numpy as np
+    >>> print(parameter_table({'p': np.zeros(25, np.float32)}, {'w': np.zeros(75, np.float32)}))
+                      parameters          %      bytes
+    trainable                 25   25.00000      100 B
+    frozen                    75   75.00000      300 B
+    """
+    total = max(trees.count(trainable) + trees.count(frozen), 1)
+    lines = [f"{'':12}{'parameters':>16} {'%':>10} {'bytes':>10}"]
+    for name, tree in (("trainable", trainable), ("frozen", frozen)):
+        count = trees.count(tree)
+        size = human_bytes(trees.size_in_bytes(tree))
+        lines.append(f"{name:12}{count:>16,} {100 * count / total:>10.5f} {size:>10}")
+    return "\n".join(lines)
+
+
+def human_bytes(count: int) -> str:
+    """Writes a size for people.
+
+    >>> human_bytes(307_200)
+    '307.2 kB'
+    """
+    if count < 1000:
+        return f"{count} B"
+    power = min(int(math.log10(count)) // 3, 4)
+    return f"{count / 1000**power:.1f} {('kB', 'MB', 'GB', 'TB')[power - 1]}"
+
+
+def human_time(seconds: float) -> str:
+    """Writes a duration as h:mm:ss.
+
+    >>> human_time(3723)
+    '1:02:03'
+    """
+    minutes, seconds = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+
+
+class Progress:
+    """The line that says how far a run is; on a terminal it is rewritten in place.
+
+    Args:
+      total_steps: steps of the whole run.
+      start_step: steps done before this process began.
+      examples_per_step: the batch size.
+      seconds_between: how often a line is written where there is no terminal.
+    """
+
+    def __init__(
+        self,
+        *,
+        total_steps: int,
+        start_step: int,
+        examples_per_step: int,
+        seconds_between: float = 10.0,
+    ):
+        self._total = total_steps
+        self._first = start_step
+        self._examples = examples_per_step
+        self._between = seconds_between
+        self._in_place = sys.stdout.isatty()
+        self._began: float | None = None
+        self._written = 0.0
+        self._paused = 0.0
+        self._dev = ""
+
+    def note_dev_score(self, text: str) -> None:
+        """Sets what the line says of the last evaluation."""
+        self._dev = text
+
+    def pause(self, seconds: float) -> None:
+        """Leaves out time that was not spent on training steps."""
+        self._paused += seconds
+
+    def show(self, step: int, loss: float, last: bool = False) -> None:
+        """Writes the line, if enough time has passed since the last one."""
+        now = time.monotonic()
+        if self._began is None:  # the first step compiles and says nothing of the speed
+            self._began, self._first, self._paused = now, step, 0.0
+        wait = 0.2 if self._in_place else self._between
+        if not last and self._written and now - self._written < wait:
+            return
+        self._written = now
+        line = f"step {step:,}/{self._total:,}  loss {loss:.4f}"
+        spent = now - self._began - self._paused
+        if step > self._first and spent > 0:
+            steps_a_second = (step - self._first) / spent
+            line += f"  {steps_a_second * self._examples:.1f} examples/s"
+            line += f"  ETA {human_time((self._total - step) / steps_a_second)}"
+        line += self._dev
+        if self._in_place:
+            line = "\r" + line.ljust(LINE_WIDTH)
+        print(line, end="" if self._in_place else "\n", flush=True)
+
+    def interrupt(self) -> None:
+        """Ends a line that is being rewritten, before something else is printed."""
+        if self._in_place and self._written:
+            print(flush=True)
+
+
+class Metrics:
+    """Numbers on disk, as JSON lines and for TensorBoard.
+
+    Lines of steps after `start_step` are taken out first: they belong to a process
+    that was killed after its last save, and the run writes them again.
+    """
+
+    def __init__(self, folder: str, start_step: int):
+        os.makedirs(folder, exist_ok=True)
+        self._path = os.path.join(folder, "metrics.jsonl")
+        self._drop_after(start_step)
+        self._file = open(self._path, "a", encoding="utf-8", buffering=1)
+        self._board = metric_writers.SummaryWriter(os.path.join(folder, "tensorboard"))
+
+    def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """Writes numbers of one step; `split` is 'train', or the evaluated split."""
+        record = {"step": step, "split": split} | {name: float(x) for name, x in values.items()}
+        self._file.write(json.dumps(record) + "\n")
+        self._board.write_scalars(step, {f"{split}/{name}": float(x) for name, x in values.items()})
+
+    def write_samples(self, step: int, split: str, texts: Mapping[str, str]) -> None:
+        """Writes examples with their predictions, as TensorBoard text."""
+        self._board.write_texts(step, {f"{split}/{name}": text for name, text in texts.items()})
+
+    def flush(self) -> None:
+        self._board.flush()
+
+    def close(self) -> None:
+        self._file.close()
+        self._board.close()
+
+    def _drop_after(self, step: int) -> None:
+        if not os.path.exists(self._path):
+            return
+        with open(self._path, encoding="utf-8") as file:
+            kept = [line for line in file if _step_of(line) <= step]
+        temporary = self._path + ".tmp"
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.writelines(kept)
+        os.replace(temporary, self._path)
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (json.JSONDecodeError, KeyError):  # cut short by the kill
+        return float("inf")
+
+
+def write_settings(folder: str, config_text: str) -> None:
+    """Writes what a run was made of: its configuration and the library versions."""
+    os.makedirs(folder, exist_ok=True)
+    settings: dict[str, Any] = {
+        "config.gin": config_text,
+        "versions.json": json.dumps(files.library_versions(), indent=2) + "\n",
+    }
+    for name, text in settings.items():
+        with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
+            file.write(text)

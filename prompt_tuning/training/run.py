@@ -1,0 +1,199 @@
+"""One run: the model, the prompt and the task it names, and all its settings.
+
+A configuration fills in a `Run`, and every command takes one. The defaults are
+those of Lester et al. 2021, section 3. Nothing here computes; a setting that
+cannot work is refused here, before anything is loaded or compiled.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import optax
+
+from prompt_tuning.model.decoding import Greedy, Strategy
+from prompt_tuning.model.sizes import DTYPES, T5Config
+from prompt_tuning.prompts.initializers import from_class_labels
+from prompt_tuning.prompts.prompt import POSITIONS, PROMPT_PATH
+
+RANDOM_WEIGHTS = "random"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """All settings of a run; the macro that usually sets a field stands in brackets.
+
+    Attributes:
+      model: dimensions of the T5, and its dropout in training [DROPOUT_RATE].
+      initial_checkpoint_path: where its parameters come from, a local path or gs://
+        [INITIAL_CHECKPOINT_PATH]; 'random' or 'random:SEED' draws them.
+      param_dtype: how the frozen parameters are kept, 'float32' or 'bfloat16'.
+      task: a seqio task or mixture [MIXTURE_OR_TASK_NAME].
+      task_module: a Python module that registers it [MIXTURE_OR_TASK_MODULE].
+      task_feature_lengths: tokens of 'inputs' and 'targets', end of sequence
+        included [TASK_FEATURE_LENGTHS].
+      data_dir: prepared TFDS data [DATA_DIR]; None is TFDS's own default.
+      vocabulary_file: a sentencepiece model on disk [VOCABULARY_FILE]; None is the
+        public one.
+      model_dir: the folder that everything is written to [MODEL_DIR].
+      prompt_length: P [PROMPT_LENGTH]; None for a model without a prompt.
+      prompt_initializer: see `prompts/initializers.py`.
+      prompt_position: 'prefix' or 'suffix'.
+      prompt_file: the prompt to evaluate, or to start from [PROMPT_FILE]; None is
+        the run's own best.
+      embedding_file: a .npy table [V, H] that initialisers use instead of the
+        model's own [EMBEDDING_FILE].
+      allow_other_model: use a prompt although it was made for other parameters.
+      trainable: patterns of the parameters that train; whole paths.
+      optimizer: makes the optimizer.
+      train_steps, batch_size: [TRAIN_STEPS], [BATCH_SIZE].
+      label_smoothing, z_loss, loss_normalizing_factor: see `losses.py`
+        [LOSS_NORMALIZING_FACTOR].
+      seed: of the prompt, the order of examples and dropout [RANDOM_SEED].
+      eval_period: steps between evaluations, each with a save [EVAL_PERIOD].
+      eval_split: the split of evaluations and of inference on a task.
+      eval_batch_size: examples decoded together.
+      eval_examples: how many examples of the split; None for all.
+      early_stopping: stop after this many evaluations without a better dev score;
+        None never stops early.
+      decoding: how predictions are decoded, see `model/decoding.py`.
+      num_decodes: predictions that `infer` writes for one input.
+      eval_output_dir, infer_output_dir: where `eval` and `infer` write
+        [EVAL_OUTPUT_DIR], [INFER_OUTPUT_DIR]; None is inside the model_dir.
+      config_text: the resolved configuration, kept beside what the run writes.
+
+    Raises:
+      ValueError: a field is of the wrong kind or out of its range.
+    """
+
+    model: T5Config
+    initial_checkpoint_path: str
+    param_dtype: str = "float32"
+
+    task: str
+    task_feature_lengths: Mapping[str, int]
+    task_module: str | None = None
+    data_dir: str | None = None
+    vocabulary_file: str | None = None
+
+    model_dir: str
+
+    prompt_length: int | None = 100
+    prompt_initializer: Callable[..., Any] = from_class_labels
+    prompt_position: str = "prefix"
+    prompt_file: str | None = None
+    embedding_file: str | None = None
+    allow_other_model: bool = False
+
+    trainable: tuple[str, ...] = (PROMPT_PATH,)
+    optimizer: Callable[[], optax.GradientTransformation]
+    train_steps: int = 30_000
+    batch_size: int = 32
+    label_smoothing: float = 0.0
+    z_loss: float = 1e-4
+    loss_normalizing_factor: float | str | None = None
+    seed: int = 0
+
+    eval_period: int = 1_000
+    eval_split: str = "validation"
+    eval_batch_size: int = 128
+    eval_examples: int | None = None
+    early_stopping: int | None = None
+    decoding: Strategy = Greedy()
+    num_decodes: int = 1
+    eval_output_dir: str | None = None
+    infer_output_dir: str | None = None
+    config_text: str = dataclasses.field(default="", repr=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "trainable", _patterns(self.trainable))
+        for name in ("initial_checkpoint_path", "task", "model_dir"):
+            _require(name, getattr(self, name), "some text", _is_text)
+        for name in (
+            "task_module",
+            "data_dir",
+            "vocabulary_file",
+            "prompt_file",
+            "embedding_file",
+            "eval_output_dir",
+            "infer_output_dir",
+        ):
+            _require(name, getattr(self, name), "some text or None", _is_text, optional=True)
+        for name in ("train_steps", "batch_size", "eval_period", "eval_batch_size", "num_decodes"):
+            _require(name, getattr(self, name), "a whole number, 1 or more", _is_count)
+        for name in ("prompt_length", "eval_examples", "early_stopping"):
+            value = getattr(self, name)
+            _require(name, value, "a whole number, 1 or more, or None", _is_count, optional=True)
+        _require("seed", self.seed, "a whole number, 0 or more", lambda x: _is_count(x + 1))
+        _require("label_smoothing", self.label_smoothing, "in [0, 1)", lambda x: 0 <= x < 1)
+        _require("z_loss", self.z_loss, "a number, 0 or more", lambda x: x >= 0)
+        _require(
+            "task_feature_lengths",
+            self.task_feature_lengths,
+            "like {'inputs': 512, 'targets': 8}",
+            lambda x: set(x) == {"inputs", "targets"} and all(_is_count(n) for n in x.values()),
+        )
+        _require("param_dtype", self.param_dtype, f"one of {[*DTYPES]}", DTYPES.__contains__)
+        position = self.prompt_position
+        _require("prompt_position", position, f"one of {POSITIONS}", POSITIONS.__contains__)
+        _require("prompt_initializer", self.prompt_initializer, "an @initializer", callable)
+        _require("optimizer", self.optimizer, "an @optimizer", callable)
+
+    @property
+    def draws_random_weights(self) -> bool:
+        return self.initial_checkpoint_path.split(":")[0] == RANDOM_WEIGHTS
+
+    @property
+    def trains_model(self) -> bool:
+        """Whether anything but the prompt trains."""
+        return self.trainable != (PROMPT_PATH,)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _patterns(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not value or not all(_is_text(pattern) for pattern in value):
+        raise ValueError(
+            f"Run.trainable must be a list of patterns, such as ['.*/mlp/.*']; got {value!r}."
+        )
+    return tuple(value)
+
+
+def _require(name: str, value: Any, expected: str, test, optional: bool = False) -> None:
+    if optional and value is None:
+        return
+    try:
+        fits = test(value)
+    except TypeError:
+        fits = False
+    if not fits:
+        macro = MACRO_OF_FIELD.get(name)
+        hint = f" (set by {macro})" if macro else ""
+        raise ValueError(f"Run.{name}{hint} must be {expected}; got {value!r}.")
+
+
+MACRO_OF_FIELD = {
+    "initial_checkpoint_path": "INITIAL_CHECKPOINT_PATH",
+    "task": "MIXTURE_OR_TASK_NAME",
+    "task_module": "MIXTURE_OR_TASK_MODULE",
+    "task_feature_lengths": "TASK_FEATURE_LENGTHS",
+    "data_dir": "DATA_DIR",
+    "vocabulary_file": "VOCABULARY_FILE",
+    "model_dir": "MODEL_DIR",
+    "prompt_length": "PROMPT_LENGTH",
+    "prompt_file": "PROMPT_FILE",
+    "embedding_file": "EMBEDDING_FILE",
+    "train_steps": "TRAIN_STEPS",
+    "batch_size": "BATCH_SIZE",
+    "loss_normalizing_factor": "LOSS_NORMALIZING_FACTOR",
+    "seed": "RANDOM_SEED",
+    "eval_period": "EVAL_PERIOD",
+    "eval_output_dir": "EVAL_OUTPUT_DIR",
+    "infer_output_dir": "INFER_OUTPUT_DIR",
+}

@@ -1,0 +1,73 @@
+"""Installs prompt_tuning from PyPI alone; constraints.txt holds the exact versions tested."""
+
+import pathlib
+
+from setuptools import find_packages, setup
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = "0.1.0"
+
+
+def recipe_files() -> list[tuple[str, list[str]]]:
+    """Puts gin/ and configs/ where an installed copy looks for them, see config.roots."""
+    folders = sorted(
+        {
+            path.parent.relative_to(ROOT)
+            for top in ("gin", "configs")
+            for path in (ROOT / top).rglob("*.gin")
+        }
+    )
+    return [
+        (
+            f"share/prompt-tuning/{folder}",
+            sorted(str(path.relative_to(ROOT)) for path in (ROOT / folder).glob("*.gin")),
+        )
+        for folder in folders
+    ]
+
+
+setup(
+    name="prompt-tuning",
+    version=VERSION,
+    description="Prompt tuning of frozen T5 models in JAX and Flax.",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    # gin/ would be installed over gin-config if it were found as a package
+    packages=find_packages(include=["prompt_tuning", "prompt_tuning.*"]),
+    data_files=recipe_files(),
+    install_requires=[
+        "clu>=0.0.12,<0.1",
+        "etils>=1.15",
+        "flax>=0.12.8,<0.13",
+        "gin-config>=0.5.0,<0.6",
+        "importlib_resources>=6",  # tensorflow-datasets imports it without asking for it
+        "jax>=0.10.2,<0.11",
+        "jaxtyping>=0.3.11,<0.4",
+        "ml_dtypes>=0.5",
+        "msgpack>=1.1,<2",
+        "numpy>=2.0,<3",
+        "optax>=0.2.8,<0.3",
+        "orbax-checkpoint>=0.12.8,<0.13",
+        "protobuf>=6",
+        "safetensors>=0.8,<1",
+        "scipy>=1.15,<2",
+        "seqio>=0.0.20,<0.1",
+        "tensorboard>=2.21,<2.22",
+        "tensorflow>=2.21,<2.22",
+        "tensorflow-datasets>=4.9.10,<4.10",
+        "tensorflow-text>=2.21,<2.22",
+        "tensorstore>=0.1.86,<0.2",
+    ],
+    extras_require={
+        "tpu": ["jax[tpu]>=0.10.2,<0.11"],
+        "cuda": ["jax[cuda13]>=0.10.2,<0.11"],
+        "test": ["beartype>=0.22", "pytest>=9,<10", "pytest-xdist>=3.8,<4", "ruff>=0.17,<0.18"],
+    },
+    entry_points={"console_scripts": ["prompt-tuning = prompt_tuning.cli:main"]},
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3.11",
+    ],
+)

@@ -1,0 +1,147 @@
+"""Finding tasks: names, facts, and what is said when something is not there."""
+
+import sys
+
+import pytest
+import seqio
+
+from prompt_tuning.data import registry, super_glue, tasks
+
+
+@pytest.fixture
+def empty_data_dir(tmp_path):
+    tasks.set_data_dir(tmp_path)
+    yield tmp_path
+    tasks.set_data_dir(None)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "super_glue_cb_v102",
+        "super_glue_cb_v102_examples",
+        "taskless_super_glue_boolq_v102",
+        "mt5_super_glue_copa_v102",
+        "mt5_taskless_super_glue_record_v102_examples",
+        "byt5_taskless_super_glue_axg_v102",
+        "super_glue_wsc_v102_simple_train",
+        "super_glue_wsc_v102_simple_eval_examples",
+        "taskless_super_glue_wsc_and_dev_v102_simple",
+        "mt5_taskless_super_glue_wsc_and_dev_v102_simple_examples",
+        "glue_sst2_v002",
+        "taskless_glue_mrpc_v200_examples",
+        "taskless_glue_mnli_and_dev_v002",
+        "generated_sentiment",
+    ],
+)
+def test_official_names_are_registered(name):
+    assert tasks.get(name).name == name
+    assert name in tasks.task_names()
+
+
+def test_taskless_mnli_mixes_taskless_tasks():
+    mixture = tasks.get("taskless_glue_mnli_and_dev_v200")
+    assert [task.name for task in mixture.tasks] == [
+        "taskless_glue_mnli_matched_v200",
+        "taskless_glue_mnli_mismatched_v200",
+        "taskless_glue_mnli_v200",
+    ]
+
+
+def test_registering_twice_does_no_harm():
+    before = tasks.get("super_glue_cb_v102")
+    super_glue.register()
+    assert tasks.get("super_glue_cb_v102") is before
+
+
+def test_labels():
+    assert tasks.labels("byt5_super_glue_copa_v102_examples") == ("choice1", "choice2")
+    assert tasks.labels("super_glue_record_v102") is None
+    assert tasks.labels("glue_stsb_v200") is None
+    assert tasks.labels("taskless_glue_mnli_and_dev_v200") == (
+        "entailment",
+        "neutral",
+        "contradiction",
+    )
+
+
+def test_info():
+    info = tasks.info("mt5_taskless_super_glue_multirc_v102")
+    assert (info.family, info.member, info.eval_split) == ("super_glue", "multirc", "validation")
+    assert info.metrics == ("f1", "exact_match")
+    assert tasks.info("glue_stsb_v002").metrics == ("pearson_corrcoef", "spearman_corrcoef")
+    assert tasks.info("super_glue_axb_v102").eval_split == "test"
+
+
+@pytest.mark.parametrize(
+    "wrong, close",
+    [
+        ("taskless_super_glue_cb_v103", "taskless_super_glue_cb_v102"),
+        ("generated_sentimant", "generated_sentiment"),
+        ("sst2", "glue_sst2_v002"),
+    ],
+)
+def test_unknown_name_lists_close_ones(wrong, close):
+    with pytest.raises(ValueError) as caught:
+        tasks.get(wrong)
+    message = str(caught.value)
+    assert f"There is no task '{wrong}'. Did you mean" in message
+    assert close in message
+    assert "`prompt-tuning tasks` lists all" in message
+
+
+def test_unprepared_data_says_how_to_prepare(empty_data_dir):
+    with pytest.raises(ValueError) as caught:
+        tasks.parts(tasks.get("super_glue_cb_v102"), "train")
+    message = str(caught.value)
+    assert "reads super_glue/cb:1.0.2, which is not in the data folder" in message
+    assert f"prompt-tuning data prepare --source DIR --data_dir {empty_data_dir}" in message
+
+
+def test_old_glue_points_to_the_new(empty_data_dir):
+    with pytest.raises(ValueError, match=r"cannot build; take the task 'glue_rte_v200'"):
+        tasks.parts(tasks.get("glue_rte_v002"), "train")
+
+
+def test_missing_data_dir(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"no data folder '.*nowhere'. Make it with `prompt-tuning"
+    ):
+        tasks.set_data_dir(tmp_path / "nowhere")
+
+
+def test_missing_split_lists_the_splits():
+    with pytest.raises(ValueError, match=r"no split 'test'; it has train, validation"):
+        tasks.parts(tasks.get("generated_sentiment"), "test")
+
+
+def test_import_task_module_registers(tmp_path, monkeypatch):
+    (tmp_path / "my_task_module.py").write_text(
+        "from prompt_tuning.data import registry, vocabularies\n"
+        "import seqio\n"
+        "if 'my_own_task' not in seqio.TaskRegistry.names():\n"
+        "    seqio.TaskRegistry.add(\n"
+        "        'my_own_task', source=seqio.FunctionDataSource(\n"
+        "            lambda split, shuffle_files: None, splits=['train']),\n"
+        "        preprocessors=[], metric_fns=[],\n"
+        "        output_features=vocabularies.family('byt5').output_features)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    tasks.import_task_module("my_task_module")
+    assert tasks.get("my_own_task").name == "my_own_task"
+    assert tasks.labels("my_own_task") is None
+    seqio.TaskRegistry.remove("my_own_task")
+    sys.modules.pop("my_task_module")
+
+
+def test_import_task_module_says_what_is_wrong(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"module 'no.such.module' cannot be imported.*MODULE"):
+        tasks.import_task_module("no.such.module")
+    (tmp_path / "broken_task_module.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=r"failed while it was imported: ZeroDivisionError"):
+        tasks.import_task_module("broken_task_module")
+
+
+def test_a_task_registered_elsewhere_has_no_known_labels():
+    assert registry.info("somebody_elses").family == "custom"

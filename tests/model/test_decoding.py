@@ -1,0 +1,261 @@
+"""Decoding with the small T5X model whose results were stored by T5X itself."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from prompt_tuning import trees
+from prompt_tuning.model.decoding import (
+    BeamSearch,
+    Decoded,
+    Greedy,
+    Sample,
+    generate,
+    rank,
+    score,
+)
+from prompt_tuning.model.hooks import Hooks
+from prompt_tuning.model.sizes import T5Config
+from prompt_tuning.model.transformer import Transformer
+
+VECTORS = Path(__file__).parents[1] / "data/parity/t5x_tiny/vector.npz"
+CONFIG = T5Config(
+    name="t5x_tiny",
+    vocab_size=128,
+    emb_dim=32,
+    num_heads=4,
+    head_dim=8,
+    num_encoder_layers=2,
+    num_decoder_layers=2,
+    mlp_dim=64,
+)
+MODEL = Transformer(CONFIG)
+LENGTH = 10
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    return dict(np.load(VECTORS))
+
+
+@pytest.fixture(scope="module")
+def params(vectors):
+    marker = "param:"
+    flat = {k.removeprefix(marker): v for k, v in vectors.items() if k.startswith(marker)}
+    return trees.unflatten(flat)
+
+
+@pytest.fixture(scope="module")
+def inputs(vectors):
+    return vectors["input:encoder_input_tokens"]
+
+
+@pytest.fixture(scope="module")
+def greedy(params, inputs):
+    return generate(MODEL, params, inputs, max_decode_length=LENGTH)
+
+
+def sample(params, inputs, *, seed=0, num_decodes=1, **settings):
+    return generate(
+        MODEL,
+        params,
+        inputs,
+        max_decode_length=LENGTH,
+        strategy=Sample(**settings),
+        num_decodes=num_decodes,
+        rng=jax.random.key(seed),
+    )
+
+
+# What T5X computed
+
+
+def test_greedy_equals_t5x(greedy, vectors):
+    assert greedy.tokens.shape == (4, 1, LENGTH)
+    np.testing.assert_array_equal(greedy.tokens[:, 0], vectors["output:greedy_len10"])
+
+
+def test_beam_search_equals_t5x_best_first(params, inputs, vectors):
+    decoded = generate(
+        MODEL, params, inputs, max_decode_length=LENGTH, strategy=BeamSearch(), num_decodes=4
+    )
+    np.testing.assert_array_equal(decoded.tokens, vectors["output:beam4_len10"][:, ::-1])
+    np.testing.assert_allclose(decoded.scores, vectors["output:beam4_scores"][:, ::-1], atol=1e-4)
+
+
+def test_scores_equal_t5x(params, inputs, vectors):
+    scores = score(MODEL, params, inputs, vectors["input:decoder_target_tokens"])
+    np.testing.assert_allclose(scores, vectors["output:scores"], atol=1e-4)
+
+
+# Cache
+
+
+def test_cached_steps_equal_the_whole_target_at_once(params, inputs):
+    targets = jax.random.randint(jax.random.key(3), (8, LENGTH), 1, 128)  # two for each input
+    fed = jnp.pad(targets, ((0, 0), (1, 0)))[:, :-1]
+    bound = MODEL.bind({"params": params})
+    encoded = bound.encode(inputs)
+    whole = bound.decode(encoded, fed, targets)
+    cache = bound.start_decoding(encoded, rows=8, length=LENGTH)
+    for i in range(LENGTH):
+        logits, cache = bound.decode_step(fed[:, i : i + 1], cache, jnp.int32(i), encoded.valid)
+        np.testing.assert_allclose(logits, whole[:, i], atol=1e-4)
+
+
+def test_beams_share_the_keys_of_their_input(params, inputs):
+    bound = MODEL.bind({"params": params})
+    cache = bound.start_decoding(bound.encode(inputs), rows=4 * 3, length=LENGTH)
+    assert cache[0].self_keys.shape == (12, LENGTH, 4, 8)
+    assert cache[0].cross_keys.shape == (4, 12, 4, 8)
+    taken = cache[0].take(jnp.arange(12)[::-1])
+    assert taken.cross_keys is cache[0].cross_keys
+
+
+def test_the_encoder_runs_once(params, inputs):
+    runs = []
+
+    class Counter(nn.Module):
+        def __call__(self, embedded, valid):
+            jax.debug.callback(lambda: runs.append(1))
+            return embedded, valid
+
+    counting = Transformer(CONFIG, Hooks(encoder_input=Counter))
+    for strategy in (Greedy(), BeamSearch(num_beams=2)):
+        generate(counting, params, inputs, max_decode_length=4, strategy=strategy)
+    labels = jnp.array([[5, 1], [6, 1], [7, 1]])
+    rank(counting, params, inputs, labels)
+    jax.effects_barrier()
+    assert len(runs) == 3
+
+
+def test_a_second_call_does_not_compile_again(params, inputs):
+    generate(MODEL, params, inputs, max_decode_length=3, strategy=BeamSearch(2))
+    compiled = generate._cache_size()
+    generate(MODEL, params, inputs + 1, max_decode_length=3, strategy=BeamSearch(2))
+    generate(Transformer(CONFIG), params, inputs, max_decode_length=3, strategy=BeamSearch(2))
+    assert generate._cache_size() == compiled
+
+
+def test_inputs_do_not_influence_each_other(params, inputs, greedy):
+    alone = generate(MODEL, params, inputs[2:3], max_decode_length=LENGTH)
+    np.testing.assert_array_equal(alone.tokens[0], greedy.tokens[2])
+    np.testing.assert_allclose(alone.scores[0], greedy.scores[2], rtol=1e-5)
+
+
+# How strategies relate
+
+
+@pytest.mark.parametrize(
+    "settings", [{"top_k": 1}, {"temperature": 0.0}, {"temperature": 1e-3}, {"top_p": 1e-6}]
+)
+def test_sampling_without_choice_is_greedy(params, inputs, greedy, settings):
+    decoded = sample(params, inputs, **settings)
+    np.testing.assert_array_equal(decoded.tokens, greedy.tokens)
+    np.testing.assert_allclose(decoded.scores, greedy.scores, rtol=1e-6)
+
+
+def test_one_beam_is_greedy(params, inputs, greedy):
+    decoded = generate(
+        MODEL, params, inputs, max_decode_length=LENGTH, strategy=BeamSearch(num_beams=1)
+    )
+    np.testing.assert_array_equal(decoded.tokens, greedy.tokens)
+    np.testing.assert_allclose(decoded.scores, greedy.scores, rtol=1e-5)
+
+
+def test_reported_scores_are_those_of_the_sequences(params, inputs, greedy):
+    drawn = sample(params, inputs, num_decodes=3, temperature=0.8)
+    tokens = np.asarray(drawn.tokens)
+    ended = (tokens == 1).any(axis=-1)
+    assert ended.any() and not ended.all()  # both kinds are put to the test
+    for k in range(3):
+        expected = score(MODEL, params, inputs, tokens[:, k])
+        np.testing.assert_allclose(drawn.scores[:, k], expected, atol=1e-4)
+    expected = score(MODEL, params, inputs, greedy.tokens[:, 0])
+    np.testing.assert_allclose(greedy.scores[:, 0], expected, atol=1e-4)
+
+
+def test_several_samples_come_best_first_and_padded_after_eos(params, inputs):
+    drawn = sample(params, inputs, num_decodes=5)
+    assert drawn.tokens.shape == (4, 5, LENGTH)
+    assert (jnp.diff(drawn.scores, axis=1) < 0).all()
+    for sequence in np.asarray(drawn.tokens).reshape(-1, LENGTH).tolist():
+        if 1 in sequence:
+            assert not any(sequence[sequence.index(1) + 1 :])
+    assert len({tuple(row) for row in np.asarray(drawn.tokens[0]).tolist()}) == 5
+
+
+def test_the_rng_decides_the_sample(params, inputs):
+    first, again, other = (sample(params, inputs, seed=seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first.tokens, again.tokens)
+    assert (first.tokens != other.tokens).any()
+
+
+def test_fewer_decodes_than_beams_are_the_best_ones(params, inputs, vectors):
+    decoded = generate(MODEL, params, inputs, max_decode_length=LENGTH, strategy=BeamSearch())
+    np.testing.assert_array_equal(decoded.tokens[:, 0], vectors["output:beam4_len10"][:, -1])
+
+
+def test_rank_agrees_with_scoring_each_label(params, inputs):
+    labels = jnp.array([[44, 1, 0], [102, 122, 1], [67, 118, 1], [118, 1, 0], [9, 1, 0]])
+    ranked = rank(MODEL, params, inputs, labels)
+    assert ranked.shape == (4, 5)
+    one_by_one = jnp.stack(
+        [score(MODEL, params, inputs, jnp.tile(label[None], (4, 1))) for label in labels], axis=1
+    )
+    np.testing.assert_allclose(ranked, one_by_one, atol=1e-4)
+    assert ranked.argmax(axis=1).tolist() == one_by_one.argmax(axis=1).tolist()
+
+
+def test_bfloat16_activations_decode(inputs, params):
+    model = Transformer(dataclasses.replace(CONFIG, dtype="bfloat16"))
+    for strategy in (Greedy(), BeamSearch(num_beams=2)):
+        decoded = generate(model, params, inputs, max_decode_length=4, strategy=strategy)
+        assert decoded.scores.dtype == jnp.float32
+        assert jnp.isfinite(decoded.scores).all()
+
+
+def test_a_strategy_of_ones_own(params, inputs):
+    @dataclasses.dataclass(frozen=True)
+    class FirstLogits:
+        """Writes one token, the second likeliest."""
+
+        def __call__(self, writer, *, max_decode_length, num_decodes, eos_id, rng):
+            cache = writer.start(1, max_decode_length)
+            zeros = jnp.zeros((writer.batch_size,), jnp.int32)
+            logits, _ = writer.step(zeros, cache, jnp.int32(0))
+            _, best = jax.lax.top_k(logits, 2)
+            return Decoded(best[:, 1:, None], jnp.zeros((writer.batch_size, 1)))
+
+    decoded = generate(MODEL, params, inputs, max_decode_length=1, strategy=FirstLogits())
+    beams = generate(
+        MODEL, params, inputs, max_decode_length=1, strategy=BeamSearch(), num_decodes=2
+    )
+    np.testing.assert_array_equal(decoded.tokens[:, 0], beams.tokens[:, 1])
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_decodes": 2}, "one result per input, got num_decodes=2. Use Sample"),
+        ({"strategy": BeamSearch(2), "num_decodes": 3}, "Raise BeamSearch.num_beams"),
+        ({"strategy": Sample()}, r"pass rng=jax.random.key\(seed\), got None"),
+        ({"max_decode_length": 0}, "of 1 or more, got 0 and 1"),
+    ],
+)
+def test_what_generate_refuses(params, inputs, settings, message):
+    with pytest.raises(ValueError, match=message):
+        generate(MODEL, params, inputs, **{"max_decode_length": 3, **settings})
+
+
+def test_score_needs_one_target_per_input(params, inputs):
+    with pytest.raises(ValueError, match="got 4 inputs and 3 targets. `rank` scores several"):
+        score(MODEL, params, inputs, jnp.ones((3, 2), jnp.int32))

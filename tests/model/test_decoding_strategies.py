@@ -1,0 +1,182 @@
+"""Strategies on a bigram language made up by hand, where every score can be worked out on paper.
+
+Ids: 0 padding and start, 1 eos, 2 'a', 3 'b'. A row holds the probabilities after that id.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from prompt_tuning.model.beam_search import BeamSearch
+from prompt_tuning.model.sampling import Greedy, Sample, keep_top_k, keep_top_p
+
+#                   pad  eos   a    b
+AFTER_START = [0.00, 0.10, 0.60, 0.30]
+AFTER_A = [0.00, 0.34, 0.33, 0.33]
+AFTER_B = [0.00, 0.90, 0.05, 0.05]
+
+
+class Bigrams:
+    """Stands in for a `Writer`; its cache is the last token, so that a wrong row shows."""
+
+    def __init__(self, *rows, batch_size=1):
+        self.batch_size = batch_size
+        table = [rows[0], [0.25] * 4, *rows[1:]]
+        self.logits = jnp.log(jnp.maximum(jnp.array(table), 1e-30))
+        self.steps = []
+
+    def start(self, rows_per_input, length):
+        return jnp.zeros((self.batch_size * rows_per_input,), jnp.int32)
+
+    def step(self, tokens, cache, index):
+        jax.debug.callback(lambda: self.steps.append(1))
+        mixed_up = (cache != 0) & (index == 0)
+        return jnp.where(mixed_up[:, None], jnp.nan, self.logits[tokens]), tokens
+
+    def take(self, cache, rows):
+        return cache[rows]
+
+    def write(self, strategy, max_decode_length, num_decodes=1, rng=None):
+        run = jax.jit(
+            lambda: strategy(
+                self,
+                max_decode_length=max_decode_length,
+                num_decodes=num_decodes,
+                eos_id=1,
+                rng=rng,
+            )
+        )
+        decoded = run()
+        jax.effects_barrier()
+        return decoded
+
+
+@pytest.fixture
+def bigrams():
+    return Bigrams(AFTER_START, AFTER_A, AFTER_B)
+
+
+def test_greedy_walks_into_the_garden_path(bigrams):
+    decoded = bigrams.write(Greedy(), 5)
+    assert decoded.tokens.tolist() == [[[2, 1, 0, 0, 0]]]
+    np.testing.assert_allclose(decoded.scores, [[np.log(0.6 * 0.34)]], rtol=1e-6)
+
+
+def test_beam_search_finds_the_likelier_sequence(bigrams):
+    decoded = bigrams.write(BeamSearch(num_beams=2), 5, num_decodes=2)
+    penalty = (7 / 6) ** 0.6
+    assert decoded.tokens.tolist() == [[[3, 1, 0, 0, 0], [2, 1, 0, 0, 0]]]
+    np.testing.assert_allclose(
+        decoded.scores, [[np.log(0.27) / penalty, np.log(0.204) / penalty]], rtol=1e-6
+    )
+
+
+def test_alpha_decides_between_short_and_long():
+    # eos at once has probability 0.2; 'a' and then eos 0.72 * 0.25 = 0.18.
+    bigrams = Bigrams([0, 0.2, 0.72, 0.08], [0, 0.25, 0.375, 0.375], [0, 0.2, 0.4, 0.4])
+    short = bigrams.write(BeamSearch(num_beams=2, alpha=0.0), 2)
+    assert short.tokens.tolist() == [[[1, 0]]]
+    np.testing.assert_allclose(short.scores, [[np.log(0.2)]], rtol=1e-6)
+    long = bigrams.write(BeamSearch(num_beams=2, alpha=2.0), 2)
+    assert long.tokens.tolist() == [[[2, 1]]]
+    np.testing.assert_allclose(long.scores, [[np.log(0.18) / (7 / 6) ** 2]], rtol=1e-6)
+
+
+def test_no_sequence_ended_returns_live_ones_with_plain_log_probabilities():
+    bigrams = Bigrams([0, 0, 0.6, 0.4], [0, 0, 0.7, 0.3], [0, 0, 0.2, 0.8])
+    decoded = bigrams.write(BeamSearch(num_beams=2), 3, num_decodes=2)
+    assert decoded.tokens.tolist() == [[[2, 2, 2], [3, 3, 3]]]
+    np.testing.assert_allclose(
+        decoded.scores, [[np.log(0.6 * 0.7 * 0.7), np.log(0.4 * 0.8 * 0.8)]], rtol=1e-6
+    )
+
+
+def test_a_finished_sequence_hides_live_ones_and_empty_places_score_minus_1e7():
+    bigrams = Bigrams([0, 0.01, 0.6, 0.39], [0, 0, 0.7, 0.3], [0, 0, 0.2, 0.8])
+    decoded = bigrams.write(BeamSearch(num_beams=2), 1, num_decodes=2)
+    assert decoded.tokens.tolist() == [[[1], [0]]]
+    np.testing.assert_allclose(decoded.scores, [[np.log(0.01), -1e7]], rtol=1e-6)
+
+
+def test_writing_stops_when_every_row_has_ended(bigrams):
+    bigrams.write(Greedy(), 50)
+    assert len(bigrams.steps) == 2
+
+
+def test_beam_search_stops_when_nothing_can_get_better():
+    # Finished after two steps: 'a eos' 0.81 and 'b eos' 0.081; live ones lose nine tenths a step
+    # and the brevity penalty of at most (56 / 6) ** 0.6 = 3.8 cannot make up for that for long.
+    bigrams = Bigrams([0, 0, 0.9, 0.1], [0, 0.9, 0.05, 0.05], [0, 0.81, 0.095, 0.095])
+    decoded = bigrams.write(BeamSearch(num_beams=2), 50, num_decodes=2)
+    assert decoded.tokens[0, 0, :2].tolist() == [2, 1]
+    assert 2 <= len(bigrams.steps) <= 6
+
+
+def test_one_ended_row_waits_for_the_others():
+    bigrams = Bigrams([0, 0.5, 0.5, 0], [0, 0, 0, 1], [0, 1, 0, 0], batch_size=8)
+    decoded = bigrams.write(Sample(), 10, rng=jax.random.key(0))
+    short, long = [1, 0, 0, 0, 0, 0, 0, 0, 0, 0], [2, 3, 1, 0, 0, 0, 0, 0, 0, 0]
+    rows = decoded.tokens[:, 0].tolist()
+    assert short in rows and long in rows and all(row in (short, long) for row in rows)
+    np.testing.assert_allclose(decoded.scores, np.full((8, 1), np.log(0.5)), rtol=1e-5)
+    assert len(bigrams.steps) == 3
+
+
+def test_sampling_frequencies_follow_the_probabilities():
+    logits = jnp.tile(jnp.log(jnp.array([[0.1, 0.2, 0.3, 0.4]])), (20_000, 1))
+    drawn = Sample().draw(logits, jax.random.key(0))
+    np.testing.assert_allclose(np.bincount(drawn) / 20_000, [0.1, 0.2, 0.3, 0.4], atol=0.015)
+
+
+def test_temperature_sharpens():
+    logits = jnp.tile(jnp.log(jnp.array([[0.2, 0.8]])), (20_000, 1))  # squared: 1 / 17, 16 / 17
+    drawn = Sample(temperature=0.5).draw(logits, jax.random.key(0))
+    np.testing.assert_allclose(np.bincount(drawn) / 20_000, [1 / 17, 16 / 17], atol=0.015)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "expected"),
+    [
+        (Sample(top_p=0.65), [0, 0, 3 / 7, 4 / 7]),
+        (Sample(top_k=3), [0, 2 / 9, 3 / 9, 4 / 9]),
+        (Sample(top_k=3, top_p=0.5), [0, 0, 3 / 7, 4 / 7]),  # the nucleus of what top_k left
+    ],
+)
+def test_nothing_is_drawn_outside_the_cut(strategy, expected):
+    logits = jnp.tile(jnp.log(jnp.array([[0.1, 0.2, 0.3, 0.4]])), (20_000, 1))
+    counts = np.bincount(strategy.draw(logits, jax.random.key(1)), minlength=4)
+    assert ((counts == 0) == (np.array(expected) == 0)).all()
+    np.testing.assert_allclose(counts / 20_000, expected, atol=0.015)
+
+
+def test_the_nucleus_holds_at_least_p_with_the_fewest_tokens():
+    logits = jax.random.normal(jax.random.key(0), (50, 30)) * 3
+    probabilities = jax.nn.softmax(logits)
+    inside = jnp.isfinite(keep_top_p(logits, 0.8))
+    mass = jnp.where(inside, probabilities, 0).sum(axis=1)
+    smallest = jnp.where(inside, probabilities, 1).min(axis=1)
+    assert (mass >= 0.8 - 1e-6).all()
+    assert (mass - smallest < 0.8).all()
+    assert (jnp.where(inside, 0, probabilities).max(axis=1) <= smallest).all()
+
+
+def test_cuts_wider_than_the_vocabulary_keep_everything():
+    logits = jnp.array([[1.0, 2.0]])
+    assert keep_top_k(logits, 5).tolist() == [[1.0, 2.0]]
+    assert keep_top_p(logits, 1.0).tolist() == [[1.0, 2.0]]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Sample(temperature=-1.0), "Sample.temperature must be 0 or more, got -1.0"),
+        (lambda: Sample(top_k=0), "Sample.top_k must be 1 or more, got 0. None draws from all"),
+        (lambda: Sample(top_p=1.5), r"Sample.top_p must lie in \(0, 1\], got 1.5"),
+        (lambda: BeamSearch(num_beams=0), "BeamSearch.num_beams must be 1 or more, got 0"),
+        (lambda: BeamSearch(alpha=-0.1), "BeamSearch.alpha must be 0 or more, got -0.1"),
+    ],
+)
+def test_settings_out_of_range(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,0 +1,155 @@
+"""Tests of prompt_tuning/model/transformer.py against T5X, and of what it must do by nature."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from prompt_tuning import trees
+from prompt_tuning.model.hooks import Hooks
+from prompt_tuning.model.sizes import T5Config
+from prompt_tuning.model.transformer import Transformer
+
+TINY = T5Config(
+    name="t5x_tiny",
+    vocab_size=128,
+    emb_dim=32,
+    num_heads=4,
+    head_dim=8,
+    num_encoder_layers=2,
+    num_decoder_layers=2,
+    mlp_dim=64,
+)
+INPUT_NAMES = ("encoder_input_tokens", "decoder_input_tokens", "decoder_target_tokens")
+
+
+@pytest.fixture(scope="module")
+def vector(parity):
+    return np.load(parity / "t5x_tiny" / "vector.npz")
+
+
+@pytest.fixture(scope="module")
+def params(vector):
+    flat = {key[len("param:") :]: vector[key] for key in vector if key.startswith("param:")}
+    return {"params": trees.unflatten(flat)}
+
+
+@pytest.fixture(scope="module")
+def inputs(vector):
+    return [vector[f"input:{name}"] for name in INPUT_NAMES]
+
+
+def shapes_of(config):
+    tokens = np.ones((1, 1), np.int32)
+    made = jax.eval_shape(Transformer(config).init, jax.random.key(0), tokens, tokens, tokens)
+    return {path: list(leaf.shape) for path, leaf in trees.flatten(made["params"]).items()}
+
+
+def test_names_and_shapes_are_t5xs(parity):
+    stored = json.loads((parity / "t5x_tiny" / "params.json").read_text())
+    assert shapes_of(TINY) == {path: shape for path, (shape, _, _) in stored.items()}
+
+
+def test_logits_equal_t5xs(params, inputs, vector):
+    logits = Transformer(TINY).apply(params, *inputs)
+    expected = vector["output:logits"]
+    assert np.abs(logits - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_encoder_output_equals_t5xs(params, inputs, vector):
+    encoded = Transformer(TINY).apply(params, inputs[0], method="encode")
+    np.testing.assert_allclose(encoded.values, vector["output:encoded"], atol=1e-5)
+
+
+def test_t5_1_0_ties_and_scales_its_logits(params, inputs):
+    """The table stands in for the logits matrix, and 1/sqrt(32) in front."""
+    tied = dataclasses.replace(TINY, mlp_activations=("relu",), logits_via_embedding=True)
+    untied = dataclasses.replace(tied, logits_via_embedding=False)
+    made = Transformer(tied).init(jax.random.key(0), *inputs)["params"]
+    assert "logits_dense" not in made["decoder"]
+    assert set(made["decoder"]["layers_0"]["mlp"]) == {"wi", "wo"}
+    table = made["token_embedder"]["embedding"]
+    same = {**made, "decoder": {**made["decoder"], "logits_dense": {"kernel": table.T}}}
+    scaled = Transformer(tied).apply({"params": made}, *inputs)
+    plain = Transformer(untied).apply({"params": same}, *inputs)
+    np.testing.assert_allclose(scaled * np.sqrt(32), plain, rtol=1e-4, atol=1e-4)
+
+
+def test_decoder_is_causal(params, inputs):
+    """The gradient of position 3's logits to a later decoder input is exactly zero."""
+    model = Transformer(TINY)
+    encoded = model.apply(params, inputs[0], method="encode")
+    embedded = jax.random.normal(jax.random.key(0), (4, 7, 32))
+    valid = jnp.ones((4, 7), bool)
+    table = params["params"]["token_embedder"]["embedding"]
+
+    def position_3(embedded):
+        logits = model.apply(
+            params, method=lambda m: m.decoder(embedded, encoded, valid, table, True)
+        )
+        return logits[:, 3].sum()
+
+    reach = np.abs(jax.grad(position_3)(embedded)).sum((0, 2))
+    assert (reach[4:] == 0).all()
+    assert (reach[:4] > 0).all()
+
+
+def test_padding_changes_nothing(params, inputs):
+    """Two more padding tokens behind the input leave the logits of real targets alone."""
+    longer = np.pad(inputs[0], ((0, 0), (0, 2)))
+    model = Transformer(TINY)
+    real = inputs[2] > 0
+    before, after = model.apply(params, *inputs), model.apply(params, longer, *inputs[1:])
+    np.testing.assert_allclose(before[real], after[real], atol=1e-5)
+
+
+def test_one_step_at_a_time_gives_the_same_logits(params, inputs):
+    model = Transformer(TINY)
+    whole = model.apply(params, *inputs)
+    encoded = model.apply(params, inputs[0], method="encode")
+    cache = model.apply(params, encoded, rows=4, length=7, method="start_decoding")
+    for i in range(7):
+        tokens = inputs[1][:, i : i + 1]
+        logits, cache = model.apply(
+            params, tokens, cache, jnp.int32(i), encoded.valid, method="decode_step"
+        )
+        real = inputs[2][:, i] > 0
+        np.testing.assert_allclose(logits[real], whole[real, i], atol=1e-5)
+
+
+def test_dropout_needs_to_be_asked_for(params, inputs):
+    model = Transformer(TINY)
+    still = model.apply(params, *inputs)
+    dropped = model.apply(params, *inputs, enable_dropout=True, rngs={"dropout": jax.random.key(0)})
+    assert np.abs(still - dropped).max() > 0.01
+    np.testing.assert_array_equal(still, model.apply(params, *inputs))
+
+
+class Doubled(nn.Module):
+    """A hook that appends the input once more, with a parameter of its own."""
+
+    @nn.compact
+    def __call__(self, embedded, valid):
+        scale = self.param("scale", nn.initializers.ones, (1, 1, 1))
+        return jnp.concatenate([embedded, embedded * scale], 1), jnp.concatenate([valid] * 2, 1)
+
+
+def test_a_hook_lengthens_what_all_layers_see(inputs):
+    model = Transformer(TINY, Hooks(encoder_input=lambda: Doubled(name="doubled")))
+    made = model.init(jax.random.key(0), *inputs)
+    assert "encoder/doubled/scale" in trees.flatten(made["params"])
+    encoded = model.apply(made, inputs[0], method="encode")
+    assert encoded.values.shape == (4, 24, 32)
+    np.testing.assert_array_equal(encoded.valid, np.tile(inputs[0] > 0, (1, 2)))
+
+
+def test_bfloat16_activations_stay_near_float32(params, inputs, vector):
+    config = dataclasses.replace(TINY, dtype="bfloat16")
+    logits = Transformer(config).apply(params, *inputs)
+    assert logits.dtype == jnp.float32
+    expected = vector["output:logits"]
+    assert np.abs(logits - expected).max() < 0.05 * np.abs(expected).max()
