@@ -14,7 +14,6 @@ import dataclasses
 import difflib
 import importlib
 import inspect
-import io
 import re
 import sysconfig
 import tokenize
@@ -117,21 +116,17 @@ def load(
             "No configuration was given. Name one with --gin_file, such as "
             f"--gin_file=configs/{_known_files(folders, 'configs')[0]}."
         )
-    files = [_find(name, folders) for name in gin_files]
-    overrides = [_readable(binding) for binding in bindings]
-    statements = []
-    for path in files:
-        statements.extend(_read_file(path, folders))
-    for text in overrides:
-        statements.extend(_read(io.StringIO(text), "the command line", folders))
+    texts = [text for name in gin_files for text in _texts(_find(name, folders), folders)]
+    texts += [("the command line", _readable(binding)) for binding in bindings]
+    statements = [statement for source, text in texts for statement in _read(source, text)]
     _check_parts(statements)
     _check_macros(statements)
     gin.clear_config()  # gin stays locked after use
     _register_named(statements)
-    for folder in folders:
-        gin.add_config_file_search_path(str(folder))
     try:
-        gin.parse_config_files_and_bindings([str(path) for path in files], overrides)
+        for _, text in texts:
+            gin.parse_config(text)
+        gin.finalize()
         if any(statement.name.startswith("TableTask.") for statement in statements):
             tables.register(gin.get_configurable(tables.TableTask)())
         run = gin.get_configurable(Run)()
@@ -195,17 +190,24 @@ def _readable(binding: str) -> str:
     return f"{name.strip()} = {value}"
 
 
-def _read_file(path: Path, folders: list[Path]) -> Iterator[Statement]:
-    with open(path, encoding="utf-8") as file:
-        yield from _read(file, str(path), folders)
+def _texts(path: Path, folders: list[Path]) -> Iterator[tuple[str, str]]:
+    """Yields the pieces of a file with what it includes in between, as (source, text)."""
+    lines: list[str] = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        included = re.match(r"include\s+(['\"])(.+?)\1", line)
+        if included:
+            yield str(path), "".join(lines)
+            yield from _texts(_find(included[2], folders), folders)
+            lines = ["\n"] * (len(lines) + 1)  # so that line numbers stay
+        else:
+            lines.append(line)
+    yield str(path), "".join(lines)
 
 
-def _read(file: Any, source: str, folders: list[Path]) -> Iterator[Statement]:
+def _read(source: str, text: str) -> Iterator[Statement]:
     try:
-        for item in config_parser.ConfigParser(file, _Reader()):
-            if isinstance(item, config_parser.IncludeStatement):
-                yield from _read_file(_find(item.filename, folders), folders)
-            elif isinstance(item, config_parser.BindingStatement):
+        for item in config_parser.ConfigParser(text, _Reader()):
+            if isinstance(item, config_parser.BindingStatement):
                 is_macro = not item.arg_name
                 owner = item.selector.rpartition(".")[2]  # tables.TableTask is TableTask
                 name = item.selector if is_macro else f"{owner}.{item.arg_name}"
@@ -213,10 +215,11 @@ def _read(file: Any, source: str, folders: list[Path]) -> Iterator[Statement]:
                 references = tuple(n.name for n in names if isinstance(n, _Reference))
                 macros = tuple(n.name for n in names if isinstance(n, _Macro))
                 yield Statement(source, name, is_macro, references, macros)
-    except SyntaxError as error:
-        line = (error.text or "").strip()
+    except (SyntaxError, tokenize.TokenError) as error:
+        number = getattr(error, "lineno", None) or text.count("\n") + 1
+        line = text.splitlines()[number - 1].strip() if number <= text.count("\n") + 1 else ""
         raise ValueError(
-            f"{source}, line {error.lineno}: not gin syntax: {line!r}. {error.msg}"
+            f"{source}, line {number}: not gin syntax: {line!r}. {error.args[0]}"
         ) from error
 
 

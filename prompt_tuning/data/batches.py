@@ -134,8 +134,7 @@ def load(
             f"{', '.join(part.name for part in tasks.parts(task, split))}."
         )
     _check_lengths(lengths)
-    tasks.parts(task, split)
-    rows = task.get_dataset(sequence_length=None, split=split, shuffle=False)
+    rows = tasks.rows(task, split)
     rows = rows if limit is None else rows.take(limit)
     raw = _read(rows, keep_raw)
     if not raw["targets"]:

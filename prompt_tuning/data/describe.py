@@ -27,6 +27,13 @@ class Feature:
     kept: str
     cut: int
 
+    def __str__(self) -> str:
+        size = f"{len(self.ids)} tokens"
+        lines = [f"({size}, {self.cut} cut) {self.text}" if self.cut else f"({size}) {self.text}"]
+        if self.cut:
+            lines.append(f"      kept: {self.kept}")
+        return "\n".join([*lines, f"      ids: {' '.join(map(str, self.ids))}"])
+
 
 @dataclasses.dataclass(frozen=True)
 class Description:
@@ -36,6 +43,15 @@ class Description:
     split: str
     info: TaskInfo
     examples: tuple[dict[str, Feature], ...]
+
+    def __str__(self) -> str:
+        labels = "free text" if self.info.labels is None else ", ".join(self.info.labels)
+        metrics = ", ".join(self.info.metrics) or "none known"
+        lines = [f"{self.task}, split {self.split}", f"labels: {labels}", f"metrics: {metrics}"]
+        for number, example in enumerate(self.examples, start=1):
+            lines += ["", f"example {number}"]
+            lines += [f"  {key} {feature}" for key, feature in example.items()]
+        return "\n".join(lines)
 
 
 def describe(
@@ -58,9 +74,8 @@ def describe(
     """
     split = split or tasks.info(name).eval_split
     part = tasks.parts(tasks.get(name), split)[0]
-    rows = part.get_dataset(sequence_length=None, split=split, shuffle=False).take(n)
     examples = []
-    for row in rows.as_numpy_iterator():
+    for row in tasks.rows(part, split).take(n).as_numpy_iterator():
         features = {}
         for key in ("inputs", "targets"):
             ids = row[key].tolist()

@@ -14,6 +14,7 @@ import importlib
 import os
 
 import seqio
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from prompt_tuning.data import generated, glue, registry, super_glue
@@ -87,6 +88,20 @@ def parts(task: Task, split: str) -> list[seqio.Task]:
             f"The task {task.name!r} has no split {split!r}; it has {', '.join(known)}."
         )
     return having
+
+
+def rows(task: seqio.Task, split: str) -> tf.data.Dataset:
+    """A task's preprocessed and tokenised rows, uncut, in the order of the data.
+
+    Raises:
+      ValueError: the data is not prepared, the split is missing, a vocabulary cannot be read.
+    """
+    parts(task, split)
+    for feature in task.output_features.values():
+        # Read now: inside the pipeline TensorFlow would bury the message in a traceback.
+        if isinstance(feature.vocabulary, seqio.SentencePieceVocabulary):
+            feature.vocabulary.load_model()
+    return task.get_dataset(sequence_length=None, split=split, shuffle=False)
 
 
 def import_task_module(module: str) -> None:

@@ -155,3 +155,17 @@ def _special_ids(name: str) -> tuple[int, ...]:
         or pieces.IsUnknown(piece)
         or pieces.IdToPiece(piece).removeprefix("▁").startswith("<extra_id_")
     )
+
+
+def pieces(name: str) -> list[str]:
+    """Spells every id of a family's vocabulary; a byte that is no printable ASCII as '<0xC3>'.
+
+    >>> pieces('byt5')[:3], pieces('byt5')[107], pieces('byt5')[198]
+    (['<pad>', '</s>', '<unk>'], 'h', '<0xC3>')
+    """
+    vocabulary = family(name).vocabulary
+    if isinstance(vocabulary, seqio.ByteVocabulary):
+        spelt = [chr(byte) if 33 <= byte < 127 else f"<0x{byte:02X}>" for byte in range(256)]
+        return ["<pad>", "</s>", "<unk>", *spelt]
+    processor = vocabulary.tokenizer
+    return [processor.IdToPiece(piece) for piece in range(processor.GetPieceSize())]

@@ -28,3 +28,22 @@ def test_nothing_cut_with_room():
 
 def test_the_dev_split_unless_told():
     assert describe.describe("generated_sentiment", LENGTHS).split == "validation"
+
+
+def test_as_text():
+    lengths = {"inputs": 48, "targets": 4}
+    lines = str(describe.describe("generated_sentiment", lengths, "train", n=1)).splitlines()
+    assert lines[:6] == [
+        "generated_sentiment, split train",
+        "labels: awful, great",
+        "metrics: accuracy",
+        "",
+        "example 1",
+        "  inputs (34 tokens) the old dance was really dreary .",
+    ]
+    assert lines[6].startswith("      ids: 119 107 104 35 ")
+    assert lines[7:] == [
+        "  targets (6 tokens, 2 cut) awful",
+        "      kept: awf",
+        "      ids: 100 122 105 120 111 1",
+    ]

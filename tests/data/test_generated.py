@@ -1,5 +1,6 @@
 """The generated tasks: balanced, disjoint, short and the same everywhere."""
 
+import functools
 import hashlib
 
 import pytest
@@ -9,6 +10,7 @@ from prompt_tuning.data import batches, generated
 LENGTHS = {"inputs": 48, "targets": 8}
 
 
+@functools.cache
 def texts(name, split):
     return [
         (row["inputs_pretokenized"].decode(), row["targets_pretokenized"].decode())

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from prompt_tuning.data import batches, evaluation, registry, tables, tasks
+from prompt_tuning.data import batches, evaluation, registry, tables, tasks, vocabularies
 from prompt_tuning.data.tables import TableTask
 
 LENGTHS = {"inputs": 64, "targets": 16}
@@ -186,3 +186,15 @@ def test_other_encodings_are_refused(table):
         file.write("text,stars\ncafé,1\n".encode("latin-1"))
     with pytest.raises(ValueError, match=r"train.csv' is not UTF-8 text"):
         tables.register(made)
+
+
+def test_a_missing_vocabulary_is_one_clear_sentence(table):
+    vocabulary = vocabularies.FAMILIES["t5"].vocabulary
+    before = vocabulary.chosen_file
+    vocabularies.use_vocabulary_files(t5="/no/such/file")
+    try:
+        tables.register(table(CSV, vocabulary="t5"))
+        with pytest.raises(ValueError, match=r"^The t5 vocabulary cannot be read from '/no/such/f"):
+            texts()
+    finally:
+        vocabulary.use_file(before)

@@ -67,6 +67,13 @@ def test_t5_special_ids_are_three_and_the_sentinels(t5, t5_file):
     assert vocabularies.special_ids("t5") == (0, 1, 2, *range(32_000, 32_100))
 
 
+def test_t5_pieces(t5, t5_file):
+    vocabularies.use_vocabulary_files(t5=t5_file)
+    pieces = vocabularies.pieces("t5")
+    assert len(pieces) == 32_100
+    assert pieces[10998] == "▁True" and pieces[32_099] == "▁<extra_id_0>"
+
+
 def test_missing_file_says_what_to_set(t5):
     vocabularies.use_vocabulary_files(t5="/no/such/spiece.model")
     with pytest.raises(ValueError) as caught:
