@@ -38,10 +38,9 @@ def load_model(
         model = config.read_model(model)
     if vocabulary is None:
         vocabulary = next((name for name in ("byt5", "mt5") if name in model.name), "t5")
-    if vocabulary_file is not None:
-        vocabularies.use_vocabulary_files(**{vocabulary: vocabulary_file})
-    params = load_parameters(model, checkpoint_path, dtype=dtype)
-    return FrozenT5(model, params, vocabularies.family(vocabulary).vocabulary)
+    pieces = vocabularies.family(vocabulary).vocabulary
+    vocabularies.use_file(pieces, vocabulary_file)
+    return FrozenT5(model, load_parameters(model, checkpoint_path, dtype=dtype), pieces)
 
 
 def load_prompt(path: str) -> files.PromptFile:

@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, FloatingPointError) as error:
         if options.debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        sentence = str(error).split("\n  In call to configurable")[0]  # gin's addition
+        print(f"error: {sentence}", file=sys.stderr)
         return EXIT_USER_ERROR
     return 0
 
@@ -193,9 +194,8 @@ def _tasks(options) -> None:
         return
     if options.data_dir:
         tasks.set_data_dir(options.data_dir)
-    if options.vocabulary_file:
-        family = "mt5" if options.name.startswith("mt5_") else "t5"
-        vocabularies.use_vocabulary_files(**{family: options.vocabulary_file})
+    vocabulary = tasks.get(options.name).output_features["inputs"].vocabulary
+    vocabularies.use_file(vocabulary, options.vocabulary_file)
     lengths = {"inputs": options.inputs, "targets": options.targets}
     print(describe.describe(options.name, lengths, options.split, options.examples))
 
@@ -219,8 +219,8 @@ def _prompt_neighbors(options) -> None:
     from prompt_tuning.prompts import files, inspect
 
     prompt = files.load(options.path).prompt
-    if options.vocabulary_file:
-        vocabularies.use_vocabulary_files(**{options.vocabulary: options.vocabulary_file})
+    vocabulary = vocabularies.family(options.vocabulary).vocabulary
+    vocabularies.use_file(vocabulary, options.vocabulary_file)
     table = checkpoint.read_variable(options.checkpoint, "token_embedder/embedding")
     pieces = vocabularies.pieces(options.vocabulary)
     found = inspect.nearest(prompt, table[: len(pieces)], options.count)

@@ -1,4 +1,4 @@
-"""Names of a Hugging Face T5's weights in T5X's words, for tests that hold stored vectors of one."""
+"""Names of a Hugging Face T5's weights in T5X's words."""
 
 import re
 

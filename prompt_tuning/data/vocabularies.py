@@ -6,7 +6,7 @@
     byt5    none, UTF-8 bytes + 3         259               (model rows only)  'byt5_'
 
 A vocabulary file is read when the first text is tokenised, not when a task is
-registered, so that a run can name it (`use_vocabulary_files`, the gin macro
+registered, so that a run can name it (`use_file`, the gin macro
 VOCABULARY_FILE or an environment variable) after the tasks exist.
 """
 
@@ -60,8 +60,8 @@ class SentencePieces(seqio.SentencePieceVocabulary):
             what = f"The {self.family} vocabulary cannot be read from {path!r}"
         return (
             f"{what} ({(str(error).strip() or type(error).__name__).splitlines()[0][:120]}). Name "
-            "the sentencepiece file with --gin.VOCABULARY_FILE=\"'FILE'\", with "
-            f"use_vocabulary_files({self.family}=FILE) in Python or with the environment variable "
+            "the sentencepiece file with --gin.VOCABULARY_FILE=FILE, with "
+            "vocabularies.use_file in Python or with the environment variable "
             f"{self.variable}; the official file is {self.official_file}."
         )
 
@@ -123,14 +123,20 @@ def family(name: str) -> Family:
     return FAMILIES[name]
 
 
-def use_vocabulary_files(
-    t5: str | os.PathLike | None = None, mt5: str | os.PathLike | None = None
-) -> None:
-    """Names the sentencepiece files to read; a family left out keeps its file."""
-    for name, path in (("t5", t5), ("mt5", mt5)):
-        if path is not None:
-            FAMILIES[name].vocabulary.use_file(path)
-            _special_ids.cache_clear()
+def use_file(vocabulary: seqio.Vocabulary, path: str | os.PathLike | None) -> None:
+    """Names the sentencepiece file that one vocabulary reads; None is its usual one.
+
+    Raises:
+      ValueError: a file is named for a vocabulary that reads none.
+    """
+    if isinstance(vocabulary, SentencePieces):
+        vocabulary.use_file(path)
+        _special_ids.cache_clear()
+    elif path is not None:
+        raise ValueError(
+            f"VOCABULARY_FILE names {os.fspath(path)!r}, but the task's vocabulary "
+            f"({type(vocabulary).__name__}) reads no file; leave it out."
+        )
 
 
 def special_ids(name: str) -> tuple[int, ...]:

@@ -3,10 +3,11 @@
 As T5X does it. Each step extends all K live sequences by all V tokens and looks at the
 best 2K: those that end in eos compete for the K finished places by
 
-    score = log p(sequence) / ((5 + length) / 6) ** alpha        the brevity penalty of Wu et al. 2016
+    score = log p(sequence) / ((5 + length) / 6) ** alpha
 
-and the best K of the others live on. The search stops when no live sequence, whatever
-follows, can still beat the worst finished one. Here the best comes first everywhere (T5X: last).
+(the brevity penalty of Wu et al. 2016), and the best K of the others live on. The search
+stops when no live sequence, whatever follows, can still beat the worst finished one. Here the
+best comes first everywhere (T5X: last).
 """
 
 import dataclasses

@@ -5,7 +5,8 @@
     rank       encoder -> all candidate labels against each input
 
 All three are compiled once per model, strategy and shape. `params` is the model's parameter
-tree, nested as Flax has it; the model carries its prompt in its hooks, and nothing here knows of it.
+tree, nested as Flax has it; the model carries its prompt in its hooks, and nothing here knows
+of it.
 """
 
 import functools
@@ -79,7 +80,7 @@ def score(
     model: Transformer,
     params: Any,
     encoder_input_tokens: Int[Array, "B T"],
-    target_tokens: Int[Array, "B L"],
+    target_tokens: Int[Array, "R L"],
 ) -> Float[Array, " B"]:
     """Sums the log-probabilities of given targets, one per input.
 
@@ -91,6 +92,9 @@ def score(
 
     Returns:
       log p(target | input) in nats, as T5X's score_batch.
+
+    Raises:
+      ValueError: there is not one target for each input.
     """
     if encoder_input_tokens.shape[0] != target_tokens.shape[0]:
         raise ValueError(

@@ -39,18 +39,30 @@ class RMSNorm(nn.Module):
 
 
 class Dense(nn.Module):
-    """Multiplies by a matrix."""
+    """Multiplies by a matrix, whose sides may each stand for several dimensions.
 
-    features: int
+    The matrix is multiplied in those dimensions, as in T5X: on some machines a gradient
+    would differ in its last bit otherwise.
+
+    Attributes:
+      features: the dimensions that come out, such as (N, D).
+      contracted: how many dimensions go in; 2 where [N, D] does.
+    """
+
+    features: int | tuple[int, ...]
+    contracted: int = 1
     dtype: jnp.dtype = jnp.dtype("float32")
     kernel_init: nn.initializers.Initializer = nn.initializers.variance_scaling(
         1.0, "fan_in", "truncated_normal"
     )
 
     @nn.compact
-    def __call__(self, x: Float[Array, "*B I"]) -> Float[Array, "*B {self.features}"]:
-        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
-        return jnp.matmul(x.astype(self.dtype), jnp.asarray(kernel, self.dtype))
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        inputs = x.shape[-self.contracted :]
+        features = self.features if isinstance(self.features, tuple) else (self.features,)
+        kernel = self.param("kernel", self.kernel_init, (math.prod(inputs), math.prod(features)))
+        kernel = jnp.asarray(kernel, self.dtype).reshape(*inputs, *features)
+        return jnp.tensordot(x.astype(self.dtype), kernel, axes=self.contracted)
 
 
 def dropout(rate: float, axes: tuple[int, ...] = (-2,)) -> nn.Dropout:
@@ -61,53 +73,54 @@ def dropout(rate: float, axes: tuple[int, ...] = (-2,)) -> nn.Dropout:
 class Attention(nn.Module):
     """Multi-head attention whose keys and values may come from anywhere.
 
-    `keys_values` and the call are apart so that a decoder can keep what it
-    projected: once for the encoder's output, once for each token it wrote.
+    `queries`, `keys_values` and the call are apart so that a decoder can keep what it
+    projected: once for the encoder's output, once for each token it wrote. Where all three
+    come from one x, queries first: it is T5X's order, and gradients add up in its reverse.
     """
 
     config: T5Config
 
     def setup(self):
         cfg = self.config
-        width = cfg.num_heads * cfg.head_dim
+        heads = (cfg.num_heads, cfg.head_dim)
         normal = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
         dense = functools.partial(Dense, dtype=cfg.activation_dtype)
 
         def query_init(*args):  # carries the 1/sqrt(D) that the scores do without
             return normal(*args) / math.sqrt(cfg.head_dim)
 
-        self.query = dense(width, kernel_init=query_init)
-        self.key = dense(width, kernel_init=normal)
-        self.value = dense(width, kernel_init=normal)
-        self.out = dense(cfg.emb_dim, kernel_init=normal)
+        self.query = dense(heads, kernel_init=query_init)
+        self.key = dense(heads, kernel_init=normal)
+        self.value = dense(heads, kernel_init=normal)
+        self.out = dense(cfg.emb_dim, contracted=2, kernel_init=normal)
         self.weights_dropout = dropout(cfg.dropout_rate)
 
-    def _heads(self, x: Float[Array, "B S W"]) -> Float[Array, "B S N D"]:
-        return x.reshape(*x.shape[:-1], self.config.num_heads, self.config.head_dim)
+    def queries(self, x: Float[Array, "B Q H"]) -> Float[Array, "B Q N D"]:
+        """Projects what looks."""
+        return self.query(x)
 
     def keys_values(
         self, x: Float[Array, "B S H"]
     ) -> tuple[Float[Array, "B S N D"], Float[Array, "B S N D"]]:
         """Projects what is to be looked at."""
-        return self._heads(self.key(x)), self._heads(self.value(x))
+        return self.key(x), self.value(x)
 
     def __call__(
         self,
-        x: Float[Array, "B Q H"],
+        queries: Float[Array, "B Q N D"],
         keys: Float[Array, "B S N D"],
         values: Float[Array, "B S N D"],
         bias: Float[Array, "#B #N #Q S"],
         deterministic: bool = True,
     ) -> Float[Array, "B Q H"]:
         """Looks from each of Q positions at S positions; `bias` is added to the scores."""
-        queries = self._heads(self.query(x))
         scores_BxNxQxS = bias + jnp.einsum(
             "bqnd,bsnd->bnqs", queries, keys, preferred_element_type=jnp.float32
         )
         weights = jax.nn.softmax(scores_BxNxQxS).astype(self.config.activation_dtype)
         weights = self.weights_dropout(weights, deterministic=deterministic)
         mixed = jnp.einsum("bnqs,bsnd->bqnd", weights, values)
-        return self.out(mixed.reshape(*mixed.shape[:-2], -1))
+        return self.out(mixed)
 
 
 class FeedForward(nn.Module):

@@ -66,7 +66,8 @@ class EncoderLayer(nn.Module):
         drop = dropout(cfg.dropout_rate)
         y = RMSNorm(cfg.activation_dtype, name="pre_attention_layer_norm")(x)
         attention = Attention(cfg, name="attention")
-        y = attention(y, *attention.keys_values(y), bias, deterministic=deterministic)
+        queries = attention.queries(y)
+        y = attention(queries, *attention.keys_values(y), bias, deterministic=deterministic)
         x = x + drop(y, deterministic=deterministic)
         y = RMSNorm(cfg.activation_dtype, name="pre_mlp_layer_norm")(x)
         y = FeedForward(cfg, name="mlp")(y, deterministic=deterministic)
@@ -100,8 +101,9 @@ class DecoderLayer(nn.Module):
     ) -> Float[Array, "R L H"]:
         """Runs whole target sequences, R = B * K of them."""
         y = self.pre_self_attention_layer_norm(x)
+        queries = self.self_attention.queries(y)
         own = self.self_attention.keys_values(y)
-        y = self.self_attention(y, *own, self_bias, deterministic=deterministic)
+        y = self.self_attention(queries, *own, self_bias, deterministic=deterministic)
         x = x + self.drop(y, deterministic=deterministic)
         return self._cross_and_mlp(x, cross_keys_values, cross_bias, deterministic)
 
@@ -115,21 +117,23 @@ class DecoderLayer(nn.Module):
     ) -> tuple[Float[Array, "R 1 H"], LayerCache]:
         """Runs one position and writes its keys and values into the cache."""
         y = self.pre_self_attention_layer_norm(x)
+        queries = self.self_attention.queries(y)
         key, value = self.self_attention.keys_values(y)
         put = jax.lax.dynamic_update_slice_in_dim
         cache = cache._replace(
             self_keys=put(cache.self_keys, key, index, axis=1),
             self_values=put(cache.self_values, value, index, axis=1),
         )
-        x = x + self.self_attention(y, cache.self_keys, cache.self_values, self_bias)
+        x = x + self.self_attention(queries, cache.self_keys, cache.self_values, self_bias)
         keys_values = (cache.cross_keys, cache.cross_values)
         return self._cross_and_mlp(x, keys_values, cross_bias, deterministic=True), cache
 
     def _cross_and_mlp(self, x, cross_keys_values, cross_bias, deterministic):
         y = self.pre_cross_attention_layer_norm(x)
         folded = y.reshape(cross_keys_values[0].shape[0], -1, y.shape[-1])
+        queries = self.encoder_decoder_attention.queries(folded)
         y = self.encoder_decoder_attention(
-            folded, *cross_keys_values, cross_bias, deterministic=deterministic
+            queries, *cross_keys_values, cross_bias, deterministic=deterministic
         ).reshape(y.shape)
         x = x + self.drop(y, deterministic=deterministic)
         y = self.mlp(self.pre_mlp_layer_norm(x), deterministic=deterministic)

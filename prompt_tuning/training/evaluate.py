@@ -13,10 +13,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from prompt_tuning import trees
 from prompt_tuning.data import batches, evaluation
 from prompt_tuning.data.postprocessors import as_text
 from prompt_tuning.model import decoding
 from prompt_tuning.model.transformer import Transformer
+from prompt_tuning.prompts.prompt import PROMPT_PATH
 from prompt_tuning.training import setup
 from prompt_tuning.training.frozen import FrozenT5, load_parameters
 from prompt_tuning.training.run import Run
@@ -130,18 +132,34 @@ def trained_model(run: Run, t5: FrozenT5) -> tuple[Transformer, Any, str]:
 
     Returns:
       A model, its nested parameters, and a few words that say what it is.
+
+    Raises:
+      ValueError: what the run trains is not there, or does not fit.
     """
     prompt = setup.find_prompt(run, t5)
     array = None if prompt is None else prompt.prompt  # whether it fits was checked
     names = [] if prompt is None else [f"prompt {prompt.path}"]
     tuned = os.path.join(run.model_dir, "best")
-    if run.trains_model and os.path.isdir(tuned):
+    if _tunes_model(run, t5):
+        if not os.path.isdir(tuned):
+            raise ValueError(
+                f"There is no tuned model in {run.model_dir}. Train first; the model as it is in "
+                "INITIAL_CHECKPOINT_PATH is measured without gin/methods/model_tuning.gin and with "
+                "--gin.Run.prompt_length=None."
+            )
         params = load_parameters(run.model, tuned, dtype=run.param_dtype)
         t5 = FrozenT5(run.model, params, t5.vocabulary)
         names.append(f"tuned model {tuned}")
     if not names:
         names.append(f"untuned model {run.initial_checkpoint_path}")
     return *t5.with_prompt(array, run.prompt_position), " and ".join(names)
+
+
+def _tunes_model(run: Run, t5: FrozenT5) -> bool:
+    if not run.trains_model:
+        return False
+    paths = [*t5.params] + [PROMPT_PATH] * (run.prompt_length is not None)
+    return trees.match(paths, run.trainable) != [PROMPT_PATH]
 
 
 def _write(

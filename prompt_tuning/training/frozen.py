@@ -71,7 +71,7 @@ def load_parameters(config: T5Config, path: str, *, dtype: str = "float32") -> t
     name, _, seed = path.partition(":")
     if name != RANDOM_WEIGHTS:
         arrays = checkpoint.load(path, parameter_shapes(config), dtype=dtype)
-        return {name: jax.numpy.asarray(leaf) for name, leaf in arrays.items()}
+        return {name: jax.numpy.asarray(arrays.pop(name)) for name in list(arrays)}
     if seed and not seed.isdecimal():
         raise ValueError(f"Random weights are asked for as 'random' or 'random:7'; got {path!r}.")
     tokens = np.ones((1, 1), np.int32)
@@ -113,11 +113,12 @@ class FrozenT5:
         Raises:
           ValueError: says which model the prompt was made for.
         """
+        compares = prompt.metadata is not None and not allow_other_model
         files.check_fits(
             prompt,
             width=self.config.emb_dim,
             model_name=self.config.name,
-            fingerprint=self.fingerprint,
+            fingerprint=self.fingerprint if compares else "",  # hashes the whole model
             allow_other_model=allow_other_model,
         )
 
@@ -222,7 +223,13 @@ class FrozenT5:
         return _padded(kept, max_length), cut
 
     def encode_labels(self, labels: Sequence[str]) -> np.ndarray:
-        """Turns label strings into ids [C, L], each ended and padded."""
+        """Turns label strings into ids [C, L], each ended and padded.
+
+        Raises:
+          ValueError: no label.
+        """
+        if isinstance(labels, str) or not labels:
+            raise ValueError(f"A list of one or more labels is expected; got {labels!r}.")
         rows = [[*self.vocabulary.encode(label), self.vocabulary.eos_id] for label in labels]
         return _padded(rows, max(len(row) for row in rows))
 

@@ -24,10 +24,11 @@ from prompt_tuning.training.frozen import FrozenT5
 from prompt_tuning.training.run import Run
 
 INPUT_KEYS = ("input", "inputs", "text")
+OUTPUT_KEYS = ("input", "prediction", "score", "decodes", "label_scores", "tokens_cut")
 
 
 class Input(NamedTuple):
-    """One text to predict for, and what else its line held."""
+    """One text to predict for, and what else its line held, our own names left out."""
 
     text: str
     fields: dict[str, Any]
@@ -74,7 +75,8 @@ def _parse_json(path: str, number: int, line: str) -> Input:
             f"{path}, line {number}: an object with a text named 'input' was expected; got "
             f"{line[:80]!r}."
         )
-    return Input(record[key], {name: value for name, value in record.items() if name != key})
+    taken = {key, *OUTPUT_KEYS}  # an earlier prediction, fed back, must not pass for a new one
+    return Input(record[key], {name: x for name, x in record.items() if name not in taken})
 
 
 def infer_run(run: Run, input_file: str | None = None, output_file: str | None = None) -> Inferred:

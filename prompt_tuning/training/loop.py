@@ -7,6 +7,9 @@ A step depends on nothing but the state, the seed and its number, so a run that 
 killed ends with the same prompt, bit for bit, as one that was not.
 """
 
+import glob
+import hashlib
+import math
 import os
 import shutil
 import time
@@ -22,12 +25,19 @@ from prompt_tuning.data import batches
 from prompt_tuning.prompts import files
 from prompt_tuning.prompts.prompt import PROMPT_PATH
 from prompt_tuning.training import evaluate, report, setup
-from prompt_tuning.training.frozen import FrozenT5
 from prompt_tuning.training.run import Run
 from prompt_tuning.training.step import StepMetrics, TrainState, make_train_step
 
 PREEMPTED = 42  # exit code after SIGTERM; the state was saved
 STEPS_BETWEEN_CHECKS = 10  # of the loss; in between, the accelerator is never waited for
+
+# What may not change while a run goes on: a name in the saved state, and how it is set.
+IDENTITY = {
+    "rng": "RANDOM_SEED",
+    "data_position": "BATCH_SIZE",
+    "task": "MIXTURE_OR_TASK_NAME",
+    "frozen_model": "INITIAL_CHECKPOINT_PATH (its parameters have another fingerprint)",
+}
 
 
 class Trained(NamedTuple):
@@ -47,6 +57,15 @@ def train_run(run: Run) -> Trained:
       FloatingPointError: the loss is not finite; everything saved before is intact.
       SystemExit: with code 42 after SIGTERM, when the state is saved.
     """
+    training = _begin(run)
+    try:
+        return training.go()
+    finally:
+        training.close()
+
+
+def _begin(run: Run) -> "_Training":
+    """Loads everything, and says what it found; the initial parameters go no further."""
     task = setup.prepare_task(run)
     stream = batches.train_batches(
         run.task, "train", run.task_feature_lengths, run.batch_size, run.seed
@@ -58,12 +77,7 @@ def train_run(run: Run) -> Trained:
     parameters = setup.part_parameters(run, t5)
     print(f"{run.model.name} from {run.initial_checkpoint_path}, fingerprint {t5.fingerprint}")
     print(report.parameter_table(parameters.trainable, parameters.frozen))
-    report.write_settings(run.model_dir, run.config_text)
-    training = _Training(run, t5, parameters, stream, dev_sets)
-    try:
-        return training.go()
-    finally:
-        training.close()
+    return _Training(run, t5.fingerprint, parameters, stream, dev_sets)
 
 
 class _Training:
@@ -72,29 +86,34 @@ class _Training:
     def __init__(
         self,
         run: Run,
-        t5: FrozenT5,
+        fingerprint: str,
         parameters: setup.Parameters,
         stream: batches.TrainBatches,
         dev_sets: list[batches.Examples],
     ):
-        self.run, self.t5, self.parameters = run, t5, parameters
+        self.run, self.fingerprint = run, fingerprint
+        self.model, self.frozen = parameters.model, parameters.frozen
         self.stream, self.dev_sets = stream, dev_sets
         self.optimizer = run.optimizer()
+        _remove_leftovers(run.model_dir)
         self.store = StateStore(os.path.join(run.model_dir, "state"))
-        self.state = self._resume()
+        try:
+            self.state = self._resume(parameters.trainable)
+        except BaseException:
+            self.store.close()
+            raise
+        report.write_settings(run.model_dir, run.config_text)
         self.stream.step = self.state.step
         self.metrics = report.Metrics(run.model_dir, self.state.step)
         self.progress = report.Progress(
-            total_steps=run.train_steps,
-            start_step=self.state.step,
-            examples_per_step=run.batch_size,
+            total_steps=run.train_steps, examples_per_step=run.batch_size
         )
         self.unchecked: list[tuple[int, StepMetrics]] = []
 
     def go(self) -> Trained:
         run = self.run
         step_fn = make_train_step(
-            self.parameters.model,
+            self.model,
             self.optimizer,
             label_smoothing=run.label_smoothing,
             z_loss=run.z_loss,
@@ -103,7 +122,7 @@ class _Training:
         rng = setup.dropout_rng(run.seed) if run.model.dropout_rate else None
         while self.state.step < run.train_steps and not self._stops_early():
             batch = next(self.stream)
-            self.state, measured = step_fn(self.state, self.parameters.frozen, batch, rng)
+            self.state, measured = step_fn(self.state, self.frozen, batch, rng)
             self.unchecked.append((self.state.step, measured))
             is_last = self.state.step == run.train_steps
             if len(self.unchecked) >= STEPS_BETWEEN_CHECKS or is_last:
@@ -117,8 +136,8 @@ class _Training:
 
     def close(self) -> None:
         self.progress.interrupt()
-        self.store.close()
         self.metrics.close()
+        self.store.close()
 
     def _state_tree(self, state: TrainState) -> dict[str, Any]:
         return {
@@ -127,17 +146,23 @@ class _Training:
             "step": state.step,
             "rng": np.asarray(jax.random.key_data(setup.dropout_rng(self.run.seed))),
             "data_position": state.step * self.run.batch_size,
+            "task": _digest(self.run.task),
+            "frozen_model": _digest(self.fingerprint),
         }
 
-    def _resume(self) -> TrainState:
-        trainable = dict(self.parameters.trainable)
-        fresh = TrainState(0, trainable, self.optimizer.init(trainable))
+    def _resume(self, trainable: trees.FlatTree) -> TrainState:
+        # Bound to their devices, as restored arrays are: both then compile the same program.
+        bound = jax.tree.map(
+            lambda leaf: jax.device_put(leaf, leaf.sharding),
+            (trainable, self.optimizer.init(trainable)),
+        )
+        fresh = TrainState(0, *bound)
         found = self.store.restore_newest(self._state_tree(fresh))
         if found is None:
             return fresh
         step, tree = found
         expected = self._state_tree(fresh._replace(step=step))
-        for key, setting in (("rng", "RANDOM_SEED"), ("data_position", "BATCH_SIZE")):
+        for key, setting in IDENTITY.items():
             if not np.array_equal(tree[key], expected[key]):
                 raise ValueError(
                     f"{self.run.model_dir} holds a run that was begun with another {setting}. Set "
@@ -148,9 +173,9 @@ class _Training:
 
     def _check(self) -> None:
         """Reads the losses of the steps since the last check; stops if one is not finite."""
-        for step, measured in self.unchecked:
+        for step, measured in jax.device_get(self.unchecked):  # all in one transfer
             values = {name: float(x) for name, x in measured._asdict().items()}
-            if not np.isfinite([values["loss"], values["gradient_norm"]]).all():
+            if not np.isfinite(list(values.values())).all():
                 raise FloatingPointError(self._diverged(step, values))
             if step % STEPS_BETWEEN_CHECKS == 0 or step == self.run.train_steps:
                 self.metrics.write(step, "train", values)
@@ -163,8 +188,9 @@ class _Training:
         newest = self.store.newest_step
         saved = f"the state of step {newest:,} is intact" if newest else "nothing was saved yet"
         return (
-            f"The loss of step {step:,} is {values['loss']} and its gradient's norm "
-            f"{values['gradient_norm']}, on a batch of {tasks}; {saved}. Lower the learning rate, "
+            f"The loss of step {step:,} is {values['loss']}, its gradient's norm "
+            f"{values['gradient_norm']} and the norm of what trains then "
+            f"{values['trainable_norm']}, on a batch of {tasks}; {saved}. Lower the learning rate, "
             "check the values of prompt and checkpoint, or train with T5Config.dtype='float32'."
         )
 
@@ -172,20 +198,23 @@ class _Training:
         self._check()
         began = time.monotonic()
         step = self.state.step
-        params = trees.unflatten(trees.merge(self.state.trainable, self.parameters.frozen))
-        result = evaluate.measure_all(self.parameters.model, params, self.dev_sets, self.run)
+        params = trees.unflatten(trees.merge(self.state.trainable, self.frozen))
+        result = evaluate.measure_all(self.model, params, self.dev_sets, self.run)
         self.metrics.write(step, self.run.eval_split, result.metrics | {"dev_score": result.score})
         self.metrics.write_samples(step, self.run.eval_split, result.samples)
         self.metrics.flush()
-        is_best = self.store.best_score is None or result.score > self.store.best_score
+        best_score = self.store.best_score
+        is_best = math.isfinite(result.score) and (best_score is None or result.score > best_score)
         self._write_trained(result, is_best)
         self.store.save(step, self._state_tree(self.state), result.score)
         self.progress.pause(time.monotonic() - began)
         self.progress.interrupt()
         listed = "  ".join(f"{name} {value:.2f}" for name, value in result.metrics.items())
         print(f"step {step:,}  {self.run.eval_split}: {listed}{'  (best)' if is_best else ''}")
-        best = f"best {self.store.best_score:.2f} at {self.store.best_step:,}"
-        self.progress.note_dev_score(f"  dev {result.score:.2f} ({best})")
+        note = f"  dev {result.score:.2f}"
+        if self.store.best_step is not None:
+            note += f" (best {self.store.best_score:.2f} at {self.store.best_step:,})"
+        self.progress.note_dev_score(note)
 
     def _write_trained(self, result: evaluate.Evaluated, is_best: bool) -> None:
         """Writes the prompt by itself, or for model tuning the best model as T5X."""
@@ -194,7 +223,7 @@ class _Training:
         if prompt is not None:
             metadata = files.PromptMetadata(
                 model=run.model.name,
-                model_fingerprint=self.t5.fingerprint,
+                model_fingerprint=self.fingerprint,
                 length=prompt.shape[0],
                 width=prompt.shape[1],
                 task=run.task,
@@ -205,24 +234,29 @@ class _Training:
             names = [f"step_{step:06d}"] + ["best"] * is_best
             for name in names:
                 files.save(os.path.join(run.model_dir, "prompts", name), prompt, metadata)
-        if is_best and run.trains_model:
-            params = trees.merge(self.state.trainable, self.parameters.frozen)
-            params.pop(PROMPT_PATH, None)
-            folder = os.path.join(run.model_dir, "best")
-            again = os.path.join(folder, f"checkpoint_{step}")  # killed before the state was saved
-            shutil.rmtree(again, ignore_errors=True)
-            newest = os.path.basename(t5x_native.write(folder, params, step))
-            for old in set(os.listdir(folder)) - {newest}:
-                shutil.rmtree(os.path.join(folder, old))
+        if is_best and self.state.trainable.keys() != {PROMPT_PATH}:
+            self._write_best_model()
+
+    def _write_best_model(self) -> None:
+        """Writes the tuned model and removes the former best; one of them is always whole."""
+        params = trees.merge(self.state.trainable, self.frozen)
+        params.pop(PROMPT_PATH, None)
+        folder = os.path.join(self.run.model_dir, "best")
+        again = os.path.join(folder, f"checkpoint_{self.state.step}")
+        shutil.rmtree(again, ignore_errors=True)  # killed before the state was saved
+        newest = os.path.basename(t5x_native.write(folder, params, self.state.step))
+        for former in glob.glob("checkpoint_*", root_dir=folder):
+            if former != newest:
+                shutil.rmtree(os.path.join(folder, former))
 
     def _stops_early(self) -> bool:
-        patience = self.run.early_stopping
-        if patience is None or self.store.best_step is None:
+        run, step, best_step = self.run, self.state.step, self.store.best_step
+        if run.early_stopping is None or best_step is None or step % run.eval_period:
             return False
-        if self.state.step - self.store.best_step < patience * self.run.eval_period:
+        if step - best_step < run.early_stopping * run.eval_period:
             return False
         self.progress.interrupt()
-        print(f"stopping early: no better dev score for {patience} evaluations")
+        print(f"stopping early: no better dev score for {run.early_stopping} evaluations")
         return True
 
     def _save_and_exit(self) -> None:
@@ -239,6 +273,20 @@ class _Training:
         path = os.path.join(self.run.model_dir, name)
         best_step, best_score = self.store.best_step, self.store.best_score
         self.progress.interrupt()
-        if best_step is not None:
+        if best_step is None:
+            print(f"done: step {self.state.step:,}, no evaluation with a finite dev score")
+        else:
             print(f"done: best dev score {best_score:.2f} at step {best_step:,}, in {path}")
         return Trained(self.state.step, best_step, best_score, path)
+
+
+def _digest(text: str) -> np.ndarray:
+    return np.frombuffer(hashlib.blake2b(text.encode(), digest_size=8).digest(), np.uint8)
+
+
+def _remove_leftovers(model_dir: str) -> None:
+    """Removes what a process that was killed had begun to write."""
+    for name in glob.glob("prompts/*.tmp-*", root_dir=model_dir):
+        os.remove(os.path.join(model_dir, name))
+    for name in glob.glob("best/*.tmp-*", root_dir=model_dir):
+        shutil.rmtree(os.path.join(model_dir, name))

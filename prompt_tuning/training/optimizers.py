@@ -33,13 +33,14 @@ def adafactor(
     With t = start_step + the updates made so far, g a gradient and p its parameter:
 
         decay  = 1 - (t + 1 - step_offset) ** -decay_rate
-        v      = decay * v + (1 - decay) * (g**2 + epsilon1)        kept as row and column means where
-                                                              both largest dimensions >= 128
+        v      = decay * v + (1 - decay) * (g**2 + epsilon1)
         u      = g / sqrt(v)
         u      = u / max(1, rms(u) / clipping_threshold)
         p      = (1 - weight_decay_rate) * p - learning_rate(t) * u
 
-    The weight decay is not multiplied by the learning rate. All of it is computed in
+    v is kept whole, or as its row and column means where the two largest dimensions are 128 or
+    more: a prompt of 100 vectors has a whole one. The weight decay is not multiplied by the
+    learning rate. All of it is computed in
     float32, whatever the parameters' type.
 
     T5X continues counting from the checkpoint it starts from: a run that begins at the

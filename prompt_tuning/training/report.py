@@ -67,7 +67,6 @@ class Progress:
 
     Args:
       total_steps: steps of the whole run.
-      start_step: steps done before this process began.
       examples_per_step: the batch size.
       seconds_between: how often a line is written where there is no terminal.
     """
@@ -76,12 +75,11 @@ class Progress:
         self,
         *,
         total_steps: int,
-        start_step: int,
         examples_per_step: int,
         seconds_between: float = 10.0,
     ):
         self._total = total_steps
-        self._first = start_step
+        self._first = 0
         self._examples = examples_per_step
         self._between = seconds_between
         self._in_place = sys.stdout.isatty()
@@ -89,13 +87,14 @@ class Progress:
         self._written = 0.0
         self._paused = 0.0
         self._dev = ""
+        self._line_is_open = False
 
     def note_dev_score(self, text: str) -> None:
         """Sets what the line says of the last evaluation."""
         self._dev = text
 
     def pause(self, seconds: float) -> None:
-        """Leaves out time that was not spent on training steps."""
+        """Leaves time that was not spent on training steps out of the examples/s."""
         self._paused += seconds
 
     def show(self, step: int, loss: float, last: bool = False) -> None:
@@ -108,20 +107,21 @@ class Progress:
             return
         self._written = now
         line = f"step {step:,}/{self._total:,}  loss {loss:.4f}"
-        spent = now - self._began - self._paused
-        if step > self._first and spent > 0:
-            steps_a_second = (step - self._first) / spent
-            line += f"  {steps_a_second * self._examples:.1f} examples/s"
-            line += f"  ETA {human_time((self._total - step) / steps_a_second)}"
+        steps, spent = step - self._first, now - self._began
+        if steps and spent > self._paused:
+            line += f"  {steps * self._examples / (spent - self._paused):.1f} examples/s"
+            line += f"  ETA {human_time((self._total - step) * spent / steps)}"
         line += self._dev
         if self._in_place:
             line = "\r" + line.ljust(LINE_WIDTH)
         print(line, end="" if self._in_place else "\n", flush=True)
+        self._line_is_open = self._in_place
 
     def interrupt(self) -> None:
         """Ends a line that is being rewritten, before something else is printed."""
-        if self._in_place and self._written:
+        if self._line_is_open:
             print(flush=True)
+            self._line_is_open = False
 
 
 class Metrics:
@@ -159,11 +159,8 @@ class Metrics:
         if not os.path.exists(self._path):
             return
         with open(self._path, encoding="utf-8") as file:
-            kept = [line for line in file if _step_of(line) <= step]
-        temporary = self._path + ".tmp"
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.writelines(kept)
-        os.replace(temporary, self._path)
+            kept = [line.rstrip("\n") + "\n" for line in file if _step_of(line) <= step]
+        _replace(self._path, "".join(kept))
 
 
 def _step_of(line: str) -> float:
@@ -181,5 +178,12 @@ def write_settings(folder: str, config_text: str) -> None:
         "versions.json": json.dumps(files.library_versions(), indent=2) + "\n",
     }
     for name, text in settings.items():
-        with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
-            file.write(text)
+        _replace(os.path.join(folder, name), text)
+
+
+def _replace(path: str, text: str) -> None:
+    """Writes a file that is whole at every moment."""
+    temporary = path + ".tmp"
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(temporary, path)

@@ -6,6 +6,7 @@ cannot work is refused here, before anything is loaded or compiled.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from prompt_tuning.model.decoding import Greedy, Strategy
 from prompt_tuning.model.sizes import DTYPES, T5Config
 from prompt_tuning.prompts.initializers import from_class_labels
 from prompt_tuning.prompts.prompt import POSITIONS, PROMPT_PATH
+from prompt_tuning.training.losses import NORMALIZING_FACTORS
 
 RANDOM_WEIGHTS = "random"
 
@@ -107,7 +109,7 @@ class Run:
 
     def __post_init__(self):
         object.__setattr__(self, "trainable", _patterns(self.trainable))
-        for name in ("initial_checkpoint_path", "task", "model_dir"):
+        for name in ("initial_checkpoint_path", "task", "model_dir", "eval_split"):
             _require(name, getattr(self, name), "some text", _is_text)
         for name in (
             "task_module",
@@ -124,7 +126,7 @@ class Run:
         for name in ("prompt_length", "eval_examples", "early_stopping"):
             value = getattr(self, name)
             _require(name, value, "a whole number, 1 or more, or None", _is_count, optional=True)
-        _require("seed", self.seed, "a whole number, 0 or more", lambda x: _is_count(x + 1))
+        _require("seed", self.seed, "a whole number, 0 or more", _is_seed)
         _require("label_smoothing", self.label_smoothing, "in [0, 1)", lambda x: 0 <= x < 1)
         _require("z_loss", self.z_loss, "a number, 0 or more", lambda x: x >= 0)
         _require(
@@ -133,11 +135,15 @@ class Run:
             "like {'inputs': 512, 'targets': 8}",
             lambda x: set(x) == {"inputs", "targets"} and all(_is_count(n) for n in x.values()),
         )
+        factor = self.loss_normalizing_factor
+        expected = f"a number above 0, None or one of {[*NORMALIZING_FACTORS]}"
+        _require("loss_normalizing_factor", factor, expected, _is_factor, optional=True)
         _require("param_dtype", self.param_dtype, f"one of {[*DTYPES]}", DTYPES.__contains__)
         position = self.prompt_position
         _require("prompt_position", position, f"one of {POSITIONS}", POSITIONS.__contains__)
         _require("prompt_initializer", self.prompt_initializer, "an @initializer", callable)
         _require("optimizer", self.optimizer, "an @optimizer", callable)
+        _require("decoding", self.decoding, "a strategy, such as @Greedy()", callable)
 
     @property
     def draws_random_weights(self) -> bool:
@@ -157,8 +163,18 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
+def _is_seed(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_factor(value: Any) -> bool:
+    if isinstance(value, str):
+        return value.upper() in NORMALIZING_FACTORS
+    return not isinstance(value, bool) and 0 < value < math.inf
+
+
 def _patterns(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str) or not value or not all(_is_text(pattern) for pattern in value):
+    if not isinstance(value, list | tuple) or not value or not all(map(_is_text, value)):
         raise ValueError(
             f"Run.trainable must be a list of patterns, such as ['.*/mlp/.*']; got {value!r}."
         )
@@ -170,7 +186,7 @@ def _require(name: str, value: Any, expected: str, test, optional: bool = False)
         return
     try:
         fits = test(value)
-    except TypeError:
+    except (TypeError, AttributeError):
         fits = False
     if not fits:
         macro = MACRO_OF_FIELD.get(name)

@@ -37,12 +37,9 @@ def prepare_task(run: Run) -> Any:
     """
     if run.task_module is not None:
         tasks.import_task_module(run.task_module)
-    if run.data_dir is not None:
-        tasks.set_data_dir(run.data_dir)
+    tasks.set_data_dir(run.data_dir)
     task = tasks.get(run.task)
-    if run.vocabulary_file is not None:
-        family = "mt5" if run.task.startswith("mt5_") else "t5"
-        vocabularies.use_vocabulary_files(**{family: run.vocabulary_file})
+    vocabularies.use_file(task.output_features["inputs"].vocabulary, run.vocabulary_file)
     return task
 
 

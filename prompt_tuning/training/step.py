@@ -36,6 +36,7 @@ class StepMetrics(NamedTuple):
     loss: Float[Array, ""]  # nats per target token, z-loss included
     accuracy: Float[Array, ""]  # share of target tokens ranked first
     gradient_norm: Float[Array, ""]
+    trainable_norm: Float[Array, ""]  # of what trains, after the update
     target_tokens: Float[Array, ""]
 
 
@@ -56,7 +57,8 @@ def make_train_step(
 
     Returns:
       The step. Its dropout is drawn from `fold_in(rng, state.step)`, so a resumed run
-      draws what the first one would have; `rng` None runs without dropout.
+      draws what the first one would have; `rng` None runs without dropout. The arrays of
+      the state it is given are used up: go on with those of the state it returns.
     """
     measure = functools.partial(
         cross_entropy_loss,
@@ -83,14 +85,16 @@ def make_train_step(
         differentiate = jax.value_and_grad(loss_fn, has_aux=True)
         (_, sums), gradient = differentiate(trainable, frozen, batch, rngs)
         changes, opt_state = optimizer.update(gradient, opt_state, trainable)
+        trainable = optax.apply_updates(trainable, changes)
         tokens = jnp.maximum(sums.n_tokens, 1.0)
         metrics = StepMetrics(
             loss=sums.loss_sum / tokens,
             accuracy=sums.n_correct / tokens,
             gradient_norm=optax.global_norm(gradient),
+            trainable_norm=optax.global_norm(trainable),
             target_tokens=sums.n_tokens,
         )
-        return optax.apply_updates(trainable, changes), opt_state, metrics
+        return trainable, opt_state, metrics
 
     def step(state, frozen, batch, rng=None):
         trainable, opt_state, metrics = update(

@@ -267,7 +267,9 @@ def test_real_tasks_are_in_the_official_format(real_data, tmp_path_factory):
     assert report.status == "complete"
     vocabulary = vocabularies.FAMILIES["t5"].vocabulary
     before = vocabulary.chosen_file
-    vocabularies.use_vocabulary_files(t5=real_data / "vocab" / "t5_sentencepiece.model")
+    vocabularies.use_file(
+        vocabularies.family("t5").vocabulary, real_data / "vocab" / "t5_sentencepiece.model"
+    )
     tasks.set_data_dir(folder)
     try:
         lengths = {"inputs": 512, "targets": 8}

@@ -46,7 +46,9 @@ def test_every_superglue_task_has_a_part():
 def test_labels_fit_the_lengths_in_t5_tokens(real_data):
     vocabulary = vocabularies.FAMILIES["t5"].vocabulary
     before = vocabulary.chosen_file
-    vocabularies.use_vocabulary_files(t5=real_data / "vocab" / "t5_sentencepiece.model")
+    vocabularies.use_file(
+        vocabularies.family("t5").vocabulary, real_data / "vocab" / "t5_sentencepiece.model"
+    )
     try:
         for name in PARTS:
             bindings = read(name)

@@ -191,7 +191,7 @@ def test_other_encodings_are_refused(table):
 def test_a_missing_vocabulary_is_one_clear_sentence(table):
     vocabulary = vocabularies.FAMILIES["t5"].vocabulary
     before = vocabulary.chosen_file
-    vocabularies.use_vocabulary_files(t5="/no/such/file")
+    vocabularies.use_file(vocabularies.family("t5").vocabulary, "/no/such/file")
     try:
         tables.register(table(CSV, vocabulary="t5"))
         with pytest.raises(ValueError, match=r"^The t5 vocabulary cannot be read from '/no/such/f"):

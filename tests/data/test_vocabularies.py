@@ -44,7 +44,7 @@ def test_features_end_with_the_end_mark():
 
 def test_t5_file_named_late(t5, t5_file):
     features = vocabularies.family("t5").output_features  # Made before the file is known.
-    vocabularies.use_vocabulary_files(t5=t5_file)
+    vocabularies.use_file(vocabularies.family("t5").vocabulary, t5_file)
     assert features["inputs"].vocabulary.encode("True") == [10998]
     assert t5.encode("contradiction") == [27252]
     assert t5.vocab_size == 32_100
@@ -58,30 +58,30 @@ def test_t5_file_from_the_environment(t5, t5_file, monkeypatch):
 
 def test_a_named_file_beats_the_environment(t5, t5_file, monkeypatch):
     monkeypatch.setenv("PROMPT_TUNING_T5_VOCAB", "/no/such/file")
-    vocabularies.use_vocabulary_files(t5=t5_file)
+    vocabularies.use_file(vocabularies.family("t5").vocabulary, t5_file)
     assert t5.encode("True") == [10998]
 
 
 def test_t5_special_ids_are_three_and_the_sentinels(t5, t5_file):
-    vocabularies.use_vocabulary_files(t5=t5_file)
+    vocabularies.use_file(vocabularies.family("t5").vocabulary, t5_file)
     assert vocabularies.special_ids("t5") == (0, 1, 2, *range(32_000, 32_100))
 
 
 def test_t5_pieces(t5, t5_file):
-    vocabularies.use_vocabulary_files(t5=t5_file)
+    vocabularies.use_file(vocabularies.family("t5").vocabulary, t5_file)
     pieces = vocabularies.pieces("t5")
     assert len(pieces) == 32_100
     assert pieces[10998] == "▁True" and pieces[32_099] == "▁<extra_id_0>"
 
 
 def test_missing_file_says_what_to_set(t5):
-    vocabularies.use_vocabulary_files(t5="/no/such/spiece.model")
+    vocabularies.use_file(vocabularies.family("t5").vocabulary, "/no/such/spiece.model")
     with pytest.raises(ValueError) as caught:
         t5.encode("True")
     message = str(caught.value)
     assert "The t5 vocabulary cannot be read from '/no/such/spiece.model'" in message
-    assert "--gin.VOCABULARY_FILE=\"'FILE'\"" in message
-    assert "use_vocabulary_files(t5=FILE)" in message
+    assert "--gin.VOCABULARY_FILE=FILE" in message
+    assert "vocabularies.use_file" in message
     assert "PROMPT_TUNING_T5_VOCAB" in message
     assert "gs://t5-data/vocabs/cc_all.32000/sentencepiece.model" in message
 
@@ -89,7 +89,7 @@ def test_missing_file_says_what_to_set(t5):
 def test_file_of_another_kind_is_named(t5, tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("This is not a sentencepiece model.")
-    vocabularies.use_vocabulary_files(t5=path)
+    vocabularies.use_file(vocabularies.family("t5").vocabulary, path)
     with pytest.raises(ValueError, match=r"notes.txt' is not a sentencepiece model"):
         t5.encode("True")
 

@@ -1,7 +1,6 @@
 """Decoding with the small T5X model whose results were stored by T5X itself."""
 
 import dataclasses
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +12,6 @@ from prompt_tuning import trees
 from prompt_tuning.model.decoding import (
     BeamSearch,
     Decoded,
-    Greedy,
     Sample,
     generate,
     rank,
@@ -23,7 +21,6 @@ from prompt_tuning.model.hooks import Hooks
 from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.model.transformer import Transformer
 
-VECTORS = Path(__file__).parents[1] / "data/parity/t5x_tiny/vector.npz"
 CONFIG = T5Config(
     name="t5x_tiny",
     vocab_size=128,
@@ -39,8 +36,8 @@ LENGTH = 10
 
 
 @pytest.fixture(scope="module")
-def vectors():
-    return dict(np.load(VECTORS))
+def vectors(parity):
+    return dict(np.load(parity / "t5x_tiny/vector.npz"))
 
 
 @pytest.fixture(scope="module")
@@ -60,16 +57,21 @@ def greedy(params, inputs):
     return generate(MODEL, params, inputs, max_decode_length=LENGTH)
 
 
-def sample(params, inputs, *, seed=0, num_decodes=1, **settings):
+def sample(params, inputs, seed):
     return generate(
         MODEL,
         params,
         inputs,
         max_decode_length=LENGTH,
-        strategy=Sample(**settings),
-        num_decodes=num_decodes,
+        strategy=Sample(temperature=0.8),
+        num_decodes=5,
         rng=jax.random.key(seed),
     )
+
+
+def padded(targets):
+    """Pads to the one length that all tests share, so that each function is compiled once."""
+    return np.pad(targets, ((0, 0), (0, LENGTH - targets.shape[1])))
 
 
 # What T5X computed
@@ -89,7 +91,7 @@ def test_beam_search_equals_t5x_best_first(params, inputs, vectors):
 
 
 def test_scores_equal_t5x(params, inputs, vectors):
-    scores = score(MODEL, params, inputs, vectors["input:decoder_target_tokens"])
+    scores = score(MODEL, params, inputs, padded(vectors["input:decoder_target_tokens"]))
     np.testing.assert_allclose(scores, vectors["output:scores"], atol=1e-4)
 
 
@@ -99,22 +101,32 @@ def test_scores_equal_t5x(params, inputs, vectors):
 def test_cached_steps_equal_the_whole_target_at_once(params, inputs):
     targets = jax.random.randint(jax.random.key(3), (8, LENGTH), 1, 128)  # two for each input
     fed = jnp.pad(targets, ((0, 0), (1, 0)))[:, :-1]
-    bound = MODEL.bind({"params": params})
-    encoded = bound.encode(inputs)
-    whole = bound.decode(encoded, fed, targets)
-    cache = bound.start_decoding(encoded, rows=8, length=LENGTH)
+
+    @jax.jit
+    def start(params):
+        bound = MODEL.bind({"params": params})
+        encoded = bound.encode(inputs)
+        cache = bound.start_decoding(encoded, rows=8, length=LENGTH)
+        return bound.decode(encoded, fed, targets), cache, encoded.valid
+
+    @jax.jit
+    def step(params, tokens, cache, index, valid):
+        return MODEL.apply({"params": params}, tokens, cache, index, valid, method="decode_step")
+
+    whole, cache, valid = start(params)
     for i in range(LENGTH):
-        logits, cache = bound.decode_step(fed[:, i : i + 1], cache, jnp.int32(i), encoded.valid)
+        logits, cache = step(params, fed[:, i : i + 1], cache, jnp.int32(i), valid)
         np.testing.assert_allclose(logits, whole[:, i], atol=1e-4)
 
 
 def test_beams_share_the_keys_of_their_input(params, inputs):
-    bound = MODEL.bind({"params": params})
-    cache = bound.start_decoding(bound.encode(inputs), rows=4 * 3, length=LENGTH)
+    def start():
+        bound = MODEL.bind({"params": params})
+        return bound.start_decoding(bound.encode(inputs), rows=4 * 3, length=LENGTH)
+
+    cache = jax.eval_shape(start)
     assert cache[0].self_keys.shape == (12, LENGTH, 4, 8)
     assert cache[0].cross_keys.shape == (4, 12, 4, 8)
-    taken = cache[0].take(jnp.arange(12)[::-1])
-    assert taken.cross_keys is cache[0].cross_keys
 
 
 def test_the_encoder_runs_once(params, inputs):
@@ -126,36 +138,38 @@ def test_the_encoder_runs_once(params, inputs):
             return embedded, valid
 
     counting = Transformer(CONFIG, Hooks(encoder_input=Counter))
-    for strategy in (Greedy(), BeamSearch(num_beams=2)):
-        generate(counting, params, inputs, max_decode_length=4, strategy=strategy)
-    labels = jnp.array([[5, 1], [6, 1], [7, 1]])
-    rank(counting, params, inputs, labels)
+    generate(counting, params, inputs, max_decode_length=4, strategy=BeamSearch(num_beams=2))
+    rank(counting, params, inputs, jnp.array([[5, 1], [6, 1], [7, 1]]))
     jax.effects_barrier()
-    assert len(runs) == 3
+    assert len(runs) == 2
 
 
-def test_a_second_call_does_not_compile_again(params, inputs):
-    generate(MODEL, params, inputs, max_decode_length=3, strategy=BeamSearch(2))
+def test_a_second_call_does_not_compile_again(params, inputs, greedy):
     compiled = generate._cache_size()
-    generate(MODEL, params, inputs + 1, max_decode_length=3, strategy=BeamSearch(2))
-    generate(Transformer(CONFIG), params, inputs, max_decode_length=3, strategy=BeamSearch(2))
+    generate(MODEL, params, inputs[::-1], max_decode_length=LENGTH)
+    generate(Transformer(CONFIG), params, inputs, max_decode_length=LENGTH)
     assert generate._cache_size() == compiled
 
 
 def test_inputs_do_not_influence_each_other(params, inputs, greedy):
-    alone = generate(MODEL, params, inputs[2:3], max_decode_length=LENGTH)
-    np.testing.assert_array_equal(alone.tokens[0], greedy.tokens[2])
-    np.testing.assert_allclose(alone.scores[0], greedy.scores[2], rtol=1e-5)
+    order = np.array([3, 0, 2, 2])
+    decoded = generate(MODEL, params, inputs[order], max_decode_length=LENGTH)
+    np.testing.assert_array_equal(decoded.tokens, greedy.tokens[order])
+    np.testing.assert_allclose(decoded.scores, greedy.scores[order], rtol=1e-5)
 
 
 # How strategies relate
 
 
-@pytest.mark.parametrize(
-    "settings", [{"top_k": 1}, {"temperature": 0.0}, {"temperature": 1e-3}, {"top_p": 1e-6}]
-)
-def test_sampling_without_choice_is_greedy(params, inputs, greedy, settings):
-    decoded = sample(params, inputs, **settings)
+def test_sampling_without_choice_is_greedy(params, inputs, greedy):
+    decoded = generate(
+        MODEL,
+        params,
+        inputs,
+        max_decode_length=LENGTH,
+        strategy=Sample(top_k=1),
+        rng=jax.random.key(0),
+    )
     np.testing.assert_array_equal(decoded.tokens, greedy.tokens)
     np.testing.assert_allclose(decoded.scores, greedy.scores, rtol=1e-6)
 
@@ -169,11 +183,11 @@ def test_one_beam_is_greedy(params, inputs, greedy):
 
 
 def test_reported_scores_are_those_of_the_sequences(params, inputs, greedy):
-    drawn = sample(params, inputs, num_decodes=3, temperature=0.8)
+    drawn = sample(params, inputs, seed=12)
     tokens = np.asarray(drawn.tokens)
     ended = (tokens == 1).any(axis=-1)
     assert ended.any() and not ended.all()  # both kinds are put to the test
-    for k in range(3):
+    for k in range(5):
         expected = score(MODEL, params, inputs, tokens[:, k])
         np.testing.assert_allclose(drawn.scores[:, k], expected, atol=1e-4)
     expected = score(MODEL, params, inputs, greedy.tokens[:, 0])
@@ -181,9 +195,9 @@ def test_reported_scores_are_those_of_the_sequences(params, inputs, greedy):
 
 
 def test_several_samples_come_best_first_and_padded_after_eos(params, inputs):
-    drawn = sample(params, inputs, num_decodes=5)
+    drawn = sample(params, inputs, seed=0)
     assert drawn.tokens.shape == (4, 5, LENGTH)
-    assert (jnp.diff(drawn.scores, axis=1) < 0).all()
+    assert (np.diff(drawn.scores, axis=1) < 0).all()
     for sequence in np.asarray(drawn.tokens).reshape(-1, LENGTH).tolist():
         if 1 in sequence:
             assert not any(sequence[sequence.index(1) + 1 :])
@@ -191,22 +205,18 @@ def test_several_samples_come_best_first_and_padded_after_eos(params, inputs):
 
 
 def test_the_rng_decides_the_sample(params, inputs):
-    first, again, other = (sample(params, inputs, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (sample(params, inputs, seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first.tokens, again.tokens)
     assert (first.tokens != other.tokens).any()
 
 
-def test_fewer_decodes_than_beams_are_the_best_ones(params, inputs, vectors):
-    decoded = generate(MODEL, params, inputs, max_decode_length=LENGTH, strategy=BeamSearch())
-    np.testing.assert_array_equal(decoded.tokens[:, 0], vectors["output:beam4_len10"][:, -1])
-
-
 def test_rank_agrees_with_scoring_each_label(params, inputs):
-    labels = jnp.array([[44, 1, 0], [102, 122, 1], [67, 118, 1], [118, 1, 0], [9, 1, 0]])
+    labels = padded(np.array([[44, 1, 0], [102, 122, 1], [67, 118, 1], [118, 1, 0]], np.int32))
     ranked = rank(MODEL, params, inputs, labels)
-    assert ranked.shape == (4, 5)
-    one_by_one = jnp.stack(
-        [score(MODEL, params, inputs, jnp.tile(label[None], (4, 1))) for label in labels], axis=1
+    assert ranked.shape == (4, 4)
+    assert len(set(ranked.argmax(axis=1).tolist())) > 1
+    one_by_one = np.stack(
+        [score(MODEL, params, inputs, np.tile(label, (4, 1))) for label in labels], axis=1
     )
     np.testing.assert_allclose(ranked, one_by_one, atol=1e-4)
     assert ranked.argmax(axis=1).tolist() == one_by_one.argmax(axis=1).tolist()
@@ -214,29 +224,25 @@ def test_rank_agrees_with_scoring_each_label(params, inputs):
 
 def test_bfloat16_activations_decode(inputs, params):
     model = Transformer(dataclasses.replace(CONFIG, dtype="bfloat16"))
-    for strategy in (Greedy(), BeamSearch(num_beams=2)):
-        decoded = generate(model, params, inputs, max_decode_length=4, strategy=strategy)
-        assert decoded.scores.dtype == jnp.float32
-        assert jnp.isfinite(decoded.scores).all()
+    decoded = generate(model, params, inputs, max_decode_length=4, strategy=BeamSearch(num_beams=2))
+    assert decoded.scores.dtype == jnp.float32
+    assert np.isfinite(decoded.scores).all()
 
 
-def test_a_strategy_of_ones_own(params, inputs):
+def test_a_strategy_of_ones_own(params, inputs, greedy):
     @dataclasses.dataclass(frozen=True)
-    class FirstLogits:
-        """Writes one token, the second likeliest."""
+    class RepeatFirst:
+        """Writes the likeliest first token again and again."""
 
         def __call__(self, writer, *, max_decode_length, num_decodes, eos_id, rng):
             cache = writer.start(1, max_decode_length)
-            zeros = jnp.zeros((writer.batch_size,), jnp.int32)
-            logits, _ = writer.step(zeros, cache, jnp.int32(0))
-            _, best = jax.lax.top_k(logits, 2)
-            return Decoded(best[:, 1:, None], jnp.zeros((writer.batch_size, 1)))
+            start = jnp.zeros((writer.batch_size,), jnp.int32)
+            logits, _ = writer.step(start, cache, jnp.int32(0))
+            first = jnp.argmax(logits, axis=-1).astype(jnp.int32)[:, None, None]
+            return Decoded(jnp.tile(first, max_decode_length), jnp.zeros((writer.batch_size, 1)))
 
-    decoded = generate(MODEL, params, inputs, max_decode_length=1, strategy=FirstLogits())
-    beams = generate(
-        MODEL, params, inputs, max_decode_length=1, strategy=BeamSearch(), num_decodes=2
-    )
-    np.testing.assert_array_equal(decoded.tokens[:, 0], beams.tokens[:, 1])
+    decoded = generate(MODEL, params, inputs, max_decode_length=3, strategy=RepeatFirst())
+    np.testing.assert_array_equal(decoded.tokens, np.tile(greedy.tokens[:, :, :1], 3))
 
 
 # What is refused

@@ -85,11 +85,15 @@ def test_alpha_decides_between_short_and_long():
 
 def test_no_sequence_ended_returns_live_ones_with_plain_log_probabilities():
     bigrams = Bigrams([0, 0, 0.6, 0.4], [0, 0, 0.7, 0.3], [0, 0, 0.2, 0.8])
-    decoded = bigrams.write(BeamSearch(num_beams=2), 3, num_decodes=2)
-    assert decoded.tokens.tolist() == [[[2, 2, 2], [3, 3, 3]]]
-    np.testing.assert_allclose(
-        decoded.scores, [[np.log(0.6 * 0.7 * 0.7), np.log(0.4 * 0.8 * 0.8)]], rtol=1e-6
-    )
+    decoded = bigrams.write(BeamSearch(num_beams=1), 3)
+    assert decoded.tokens.tolist() == [[[2, 2, 2]]]
+    np.testing.assert_allclose(decoded.scores, [[np.log(0.6 * 0.7 * 0.7)]], rtol=1e-6)
+
+
+def test_fewer_decodes_than_beams_are_the_best_ones(bigrams):
+    decoded = bigrams.write(BeamSearch(num_beams=2), 5)
+    assert decoded.tokens.tolist() == [[[3, 1, 0, 0, 0]]]
+    assert decoded.scores.shape == (1, 1)
 
 
 def test_a_finished_sequence_hides_live_ones_and_empty_places_score_minus_1e7():
@@ -148,6 +152,15 @@ def test_nothing_is_drawn_outside_the_cut(strategy, expected):
     counts = np.bincount(strategy.draw(logits, jax.random.key(1)), minlength=4)
     assert ((counts == 0) == (np.array(expected) == 0)).all()
     np.testing.assert_allclose(counts / 20_000, expected, atol=0.015)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"top_k": 1}, {"top_p": 1e-6}, {"temperature": 0.0}, {"temperature": 1e-3}]
+)
+def test_without_choice_the_likeliest_is_drawn(settings):
+    logits = jax.random.normal(jax.random.key(0), (50, 30))
+    drawn = Sample(**settings).draw(logits, jax.random.key(1))
+    np.testing.assert_array_equal(drawn, jnp.argmax(logits, axis=-1))
 
 
 def test_the_nucleus_holds_at_least_p_with_the_fewest_tokens():

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import jax.test_util
 import numpy as np
 import pytest
 
@@ -132,8 +133,19 @@ def test_label_smoothing_out_of_range():
         cross_entropy_loss(logits_for(TARGETS), TARGETS, label_smoothing=1.0)
 
 
-def test_shapes_that_do_not_fit():
-    with pytest.raises(ValueError, match=r"got logits \(2, 3, 3\) and targets \(2, 2\)"):
-        cross_entropy_loss(logits_for(TARGETS), TARGETS[:, :2])
-    with pytest.raises(ValueError, match=r"targets' shape \(2, 3\), got \(2, 1\)"):
-        cross_entropy_loss(logits_for(TARGETS), TARGETS, WEIGHTS[:, :1])
+def test_log_z_has_a_gradient_of_its_own():
+    logits = jnp.log(jnp.array([[[1.0, 1.0, 2.0]]]))
+    gradient = jax.grad(lambda x: cross_entropy_loss(x, jnp.array([[2]]))[1].z_loss_sum)(logits)
+    expected = 2e-4 * LOG4 * np.array([0.25, 0.25, 0.5])
+    np.testing.assert_allclose(gradient[0, 0], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
+def test_the_written_gradient_is_that_of_the_loss(label_smoothing):
+    logits = jax.random.normal(jax.random.key(1), (2, 3, 5)) * 2
+
+    def loss(x):
+        settings = {"label_smoothing": label_smoothing, "z_loss": 0.1}
+        return cross_entropy_loss(x, TARGETS, WEIGHTS, **settings)[0]
+
+    jax.test_util.check_grads(loss, (logits,), order=1, modes=["rev"], rtol=2e-2)

@@ -91,7 +91,8 @@ def test_first_step_by_hand():
 
 
 def test_second_step_by_hand():
-    # decay = 1 - 2 ** -0.8 = 0.425651; v = decay * 9 + 0.574349 * 1 = 4.405207; 1 / sqrt(v) = 0.476451
+    # decay = 1 - 2 ** -0.8 = 0.425651, v = decay * 9 + 0.574349 * 1 = 4.405207,
+    # and 1 / sqrt(v) = 0.476451
     optimizer = adafactor(learning_rate=0.1, weight_decay_rate=None)
     _, after = run(optimizer, jnp.array([1.0]), [jnp.array([3.0]), jnp.array([1.0])])
     np.testing.assert_allclose(after, [1.0 - 0.1 - 0.1 * 0.476451], rtol=1e-6)
@@ -170,14 +171,14 @@ def test_the_state_is_as_small_as_the_shape_allows(shape, row, column, full):
 
 
 def test_min_dim_size_to_factor():
-    assert_matches(adafactor(min_dim_size_to_factor=4), (4, 5), weight_decay_rate=1e-5, factored=True)
+    assert_matches(
+        adafactor(min_dim_size_to_factor=4), (4, 5), weight_decay_rate=1e-5, factored=True
+    )
 
 
 def test_momentum_and_parameter_scale():
     optimizer = adafactor(0.1, beta1=0.9, multiply_by_parameter_scale=True, weight_decay_rate=None)
-    assert_matches(
-        optimizer, (5, 4), learning_rate=lambda step: 0.1, beta1=0.9, scale_floor=1e-3
-    )
+    assert_matches(optimizer, (5, 4), learning_rate=lambda step: 0.1, beta1=0.9, scale_floor=1e-3)
 
 
 def test_parameter_scale_has_a_floor():
@@ -190,9 +191,7 @@ def test_parameter_scale_has_a_floor():
 
 
 def test_a_schedule_sees_t5xs_step():
-    optimizer = adafactor(
-        schedules.rsqrt_decay(), start_step=T5_STEP, weight_decay_rate=None
-    )
+    optimizer = adafactor(schedules.rsqrt_decay(), start_step=T5_STEP, weight_decay_rate=None)
     (after,) = run(optimizer, jnp.array([0.0]), [jnp.array([1.0])])
     np.testing.assert_allclose(after, [-1 / np.sqrt(T5_STEP)], rtol=1e-5)
 

@@ -1,0 +1,88 @@
+"""The rules of the house that a machine can check: who imports whom, and how fast."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent.parent / "prompt_tuning"
+# Lowest first; a module imports from its own layer and from those before it.
+LAYERS = [
+    {"shapes", "trees", "macros"},
+    {"model", "prompts", "data"},
+    {"methods", "checkpoints", "parallel"},
+    {"training"},
+    {"sweeps", "bridge", "config"},
+    {"api"},
+    {"cli"},
+    {"train"},
+]
+DOORS = {
+    "gin": {"config.py"},
+    "tensorflow": {"data"},
+    "tensorflow_datasets": {"data"},
+    "tensorflow_text": {"data"},
+    "seqio": {"data"},
+    "orbax": {"checkpoints"},
+    "tensorstore": {"checkpoints"},
+    "msgpack": {"checkpoints"},
+    "safetensors": {"checkpoints", "prompts/files.py"},
+    "t5x": {"bridge"},
+    "clu": {"training/report.py"},
+}
+
+
+def imports():
+    """Yields (file below the package, line, imported module)."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            name = path.relative_to(PACKAGE).as_posix()
+            if isinstance(node, ast.Import):
+                yield from ((name, node.lineno, alias.name) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module == "prompt_tuning":
+                yield from (
+                    (name, node.lineno, f"prompt_tuning.{alias.name}") for alias in node.names
+                )
+            elif isinstance(node, ast.ImportFrom):
+                yield name, node.lineno, node.module
+
+
+def layer_of(module):
+    return next(i for i, names in enumerate(LAYERS) if module in names)
+
+
+def test_modules_import_downward_only():
+    upward = [
+        f"{file}:{line} imports {module}"
+        for file, line, module in imports()
+        if module.startswith("prompt_tuning.")
+        and file != "__init__.py"
+        and layer_of(module.split(".")[1]) > layer_of(file.split("/")[0].removesuffix(".py"))
+    ]
+    assert not upward
+
+
+def test_heavy_libraries_have_one_door():
+    around = [
+        f"{file}:{line} imports {module}"
+        for file, line, module in imports()
+        if not any(file.startswith(door) for door in DOORS.get(module.split(".")[0], {file}))
+    ]
+    assert not around
+
+
+def test_the_import_is_quick_and_brings_no_tensorflow():
+    code = "import sys, prompt_tuning; print('tensorflow' in sys.modules, 'jax' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+
+
+def test_every_public_name_is_there():
+    import prompt_tuning
+
+    assert all(callable(getattr(prompt_tuning, name)) for name in prompt_tuning.__all__)
+
+
+def test_gin_is_not_a_package():
+    """With an __init__.py there, `import gin` would find it instead of gin-config."""
+    assert not list((PACKAGE.parent / "gin").rglob("*.py"))

@@ -1,0 +1,85 @@
+"""Runs small enough to train in a test: a ByT5 of one layer on the generated sentences."""
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+from prompt_tuning import config
+from prompt_tuning.model.sizes import T5Config
+from prompt_tuning.prompts import files
+from prompt_tuning.prompts.initializers import from_sampled_vocabulary
+from prompt_tuning.training.optimizers import adafactor
+from prompt_tuning.training.run import Run
+
+DIMENSIONS = {
+    "emb_dim": 16,
+    "num_heads": 2,
+    "head_dim": 8,
+    "num_encoder_layers": 1,
+    "num_decoder_layers": 1,
+    "mlp_dim": 32,
+}
+MODEL = T5Config(name="tiny_byt5", vocab_size=384, **DIMENSIONS)
+MODEL_BYTES = 74_688  # of MODEL in float32
+
+PARTS = [
+    "gin/models/tiny_byt5.gin",
+    "gin/tasks/generated_sentiment.gin",
+    "gin/prompts/class_labels.gin",
+    "gin/decoding/greedy.gin",
+    "gin/methods/prompt_tuning.gin",
+    "gin/runs/run.gin",
+]
+BINDINGS = [
+    *(f"T5Config.{name}={value}" for name, value in DIMENSIONS.items()),
+    "INITIAL_CHECKPOINT_PATH=random",
+    "PROMPT_LENGTH=4",
+    "BATCH_SIZE=8",
+    "Run.eval_batch_size=16",
+    "Run.eval_examples=20",
+]
+MODEL_TUNING = {
+    "prompt_length": None,
+    "trainable": (".*",),
+    "optimizer": functools.partial(
+        adafactor, learning_rate=0.01, multiply_by_parameter_scale=True, weight_decay_rate=None
+    ),
+}
+
+
+def load_run(model_dir: Path | str, *bindings: str) -> Run:
+    """A run from gin: six steps, evaluated every second one on twenty examples."""
+    own = [f"MODEL_DIR={model_dir}", "TRAIN_STEPS=6", "EVAL_PERIOD=2"]
+    return config.load(PARTS, [*BINDINGS, *own, *bindings])
+
+
+def make_run(model_dir: Path | str, **changes: object) -> Run:
+    """The same, made in Python, with any field changed."""
+    settings: dict[str, Any] = {
+        "model": MODEL,
+        "initial_checkpoint_path": "random",
+        "task": "generated_sentiment",
+        "task_feature_lengths": {"inputs": 48, "targets": 8},
+        "model_dir": str(model_dir),
+        "prompt_length": 4,
+        "prompt_initializer": from_sampled_vocabulary,
+        "optimizer": adafactor,
+        "train_steps": 6,
+        "batch_size": 8,
+        "eval_period": 2,
+        "eval_examples": 20,
+        "eval_batch_size": 16,
+    }
+    return Run(**(settings | changes))
+
+
+def read_metrics(model_dir: Path | str) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl."""
+    lines = (Path(model_dir) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def prompt_bytes(model_dir: Path | str, name: str) -> bytes:
+    """The values of a saved prompt, to be compared bit for bit."""
+    return files.load(Path(model_dir) / "prompts" / name).prompt.tobytes()

@@ -1,0 +1,221 @@
+"""Tests of prompt_tuning/training/loop.py: what a run does, leaves behind, and stops at."""
+
+import functools
+import json
+import logging
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tiny_runs
+
+from prompt_tuning import trees
+from prompt_tuning.checkpoints import t5x_native
+from prompt_tuning.checkpoints.training_state import StateStore
+from prompt_tuning.prompts import files
+from prompt_tuning.prompts.prompt import PROMPT_PATH
+from prompt_tuning.training import loop
+from prompt_tuning.training.frozen import load_parameters
+from prompt_tuning.training.optimizers import adafactor
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+def bytes_below(folder):
+    return sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+
+
+def saved_steps(model_dir):
+    return StateStore(Path(model_dir) / "state", read_only=True).steps()
+
+
+def test_every_evaluation_saves_the_prompt_and_the_best_is_kept_by_name(tmp_path, scores, capsys):
+    scores += [50.0, 75.0, 75.0, 25.0]
+    trained = loop.train_run(tiny_runs.make_run(tmp_path, train_steps=7))
+    assert trained == loop.Trained(7, 4, 75.0, str(tmp_path / "prompts/best.safetensors"))
+    steps = {2: 50.0, 4: 75.0, 6: 75.0, 7: 25.0}  # the last step is evaluated whatever its number
+    names = [*(f"step_{step:06d}" for step in steps), "best"]
+    expected = {name + suffix for name in names for suffix in (".safetensors", ".npy")}
+    assert {path.name for path in (tmp_path / "prompts").iterdir()} == expected
+    for step, score in steps.items():
+        metadata = files.load(tmp_path / f"prompts/step_{step:06d}").metadata
+        assert (metadata.step, metadata.dev_metrics) == (step, {"accuracy": score})
+    best = tiny_runs.prompt_bytes(tmp_path, "step_000004")
+    assert tiny_runs.prompt_bytes(tmp_path, "best") == best
+    assert np.load(tmp_path / "prompts/best.npy").tobytes() == best
+    assert best != tiny_runs.prompt_bytes(tmp_path, "step_000006")
+    assert saved_steps(tmp_path) == [4, 6, 7]  # the newest two, and the best beside them
+    printed = capsys.readouterr().out
+    assert re.findall(r"step (\d)  validation: accuracy \S+(  \(best\))?", printed) == [
+        ("2", "  (best)"), ("4", "  (best)"), ("6", ""), ("7", ""),
+    ]  # fmt: skip
+    assert "done: best dev score 75.00 at step 4, in" in printed
+
+
+def test_the_best_prompt_says_where_it_comes_from(prompted):
+    metadata = files.load(Path(prompted.run.model_dir) / "prompts/best").metadata
+    assert (metadata.model, metadata.length, metadata.width) == ("tiny_byt5", 4, 16)
+    t5 = load_parameters(tiny_runs.MODEL, "random")
+    assert metadata.model_fingerprint == trees.fingerprint(t5)
+    assert metadata.task == "generated_sentiment"
+    assert metadata.step == prompted.trained.best_step
+    assert metadata.dev_metrics == {"accuracy": prompted.trained.best_score}
+    assert metadata.config == prompted.run.config_text
+    assert "PROMPT_LENGTH = 4" in metadata.config
+    assert metadata.versions["jax"] == jax.__version__
+
+
+def test_the_state_on_disk_is_small_and_has_no_frozen_leaf(prompted):
+    for step in saved_steps(prompted.run.model_dir):
+        folder = Path(prompted.run.model_dir) / "state" / str(step)
+        tree = json.loads((folder / "state/_METADATA").read_text())["tree_metadata"]
+        names = {"/".join(key["key"] for key in leaf["key_metadata"]) for leaf in tree.values()}
+        of_parameters = {name for name in names if "coder/" in name}
+        assert {name.rpartition("encoder/")[2] for name in of_parameters} == {
+            PROMPT_PATH.removeprefix("encoder/")
+        }
+        assert f"trainable/{PROMPT_PATH}" in names
+        assert names >= {"step", "rng", "data_position", "task", "frozen_model"}
+        assert bytes_below(folder) < tiny_runs.MODEL_BYTES / 4
+
+
+def test_the_loss_falls_and_the_frozen_model_stays(tmp_path):
+    run = tiny_runs.make_run(tmp_path, train_steps=60, eval_period=60, batch_size=32)
+    training = loop._begin(run)
+    first = np.array(training.state.trainable[PROMPT_PATH])
+    before = {path: np.array(leaf) for path, leaf in training.frozen.items()}
+    training.go()
+    training.close()
+    assert trees.diff(training.frozen, before).is_empty
+    assert trees.fingerprint(training.frozen) == training.fingerprint
+    assert (np.array(training.state.trainable[PROMPT_PATH]) != first).all()
+    lines = [line for line in tiny_runs.read_metrics(tmp_path) if line["split"] == "train"]
+    assert [line["step"] for line in lines] == [10, 20, 30, 40, 50, 60]
+    losses = [line["loss"] for line in lines]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < losses[0] - 1.0
+
+
+def test_nothing_compiles_twice(tmp_path, caplog):
+    """Two evaluations of two batches, the second one filled up, and four steps."""
+    run = tiny_runs.make_run(tmp_path, train_steps=4, task_feature_lengths=LONGER)
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        loop.train_run(run)
+    text = "\n".join(caplog.messages)
+    assert len(re.findall(r"Compiling jit\(update\)", text)) == 1
+    assert len(re.findall(r"Compiling jit\(generate\)", text)) == 1
+
+
+LONGER = {"inputs": 49, "targets": 8}  # a shape that no other test has compiled
+
+
+def test_training_stops_early_when_the_dev_score_does_not_rise(tmp_path, scores, capsys):
+    scores += [10.0, 30.0, 30.0, 20.0, 99.0]
+    run = tiny_runs.make_run(tmp_path, train_steps=100, early_stopping=2)
+    trained = loop.train_run(run)
+    assert (trained.step, trained.best_step, trained.best_score) == (8, 4, 30.0)
+    assert scores == [99.0]
+    assert "stopping early: no better dev score for 2 evaluations" in capsys.readouterr().out
+    again = loop.train_run(run)  # a finished run is finished when it is started again
+    assert (again, scores) == (trained, [99.0])
+
+
+def test_a_dev_score_that_is_not_a_number_is_never_the_best(tmp_path, scores, capsys):
+    scores += [float("nan"), 5.0, float("nan")]
+    trained = loop.train_run(tiny_runs.make_run(tmp_path))
+    assert (trained.step, trained.best_step, trained.best_score) == (6, 4, 5.0)
+    best = tiny_runs.prompt_bytes(tmp_path, "best")
+    assert best == tiny_runs.prompt_bytes(tmp_path, "step_000004")
+    scores += [float("nan")]
+    trained = loop.train_run(tiny_runs.make_run(tmp_path / "other", train_steps=1))
+    assert trained[:3] == (1, None, None)
+    assert not list((tmp_path / "other/prompts").glob("best*"))
+    assert "done: step 1, no evaluation with a finite dev score" in capsys.readouterr().out
+
+
+def test_an_update_that_overflows_stops_before_it_is_saved(tmp_path):
+    """The loss of step 1 is finite still; what it did to the prompt is not."""
+    high = functools.partial(adafactor, learning_rate=1e38)
+    run = tiny_runs.make_run(tmp_path, optimizer=high, train_steps=1)
+    with pytest.raises(FloatingPointError) as error:
+        loop.train_run(run)
+    assert re.fullmatch(
+        r"The loss of step 1 is \d\.\d+, its gradient's norm \d+\.\d+ and the norm of what trains "
+        r"then inf, on a batch of generated_sentiment; nothing was saved yet\. Lower the learning "
+        r"rate, check the values of prompt and checkpoint, or train with T5Config\.dtype='float32'"
+        r"\.",
+        str(error.value),
+    )
+    assert saved_steps(tmp_path) == []
+    assert not (tmp_path / "prompts").exists()
+    assert tiny_runs.read_metrics(tmp_path) == []
+
+
+def test_a_poisoned_checkpoint_stops_at_the_first_step(tmp_path):
+    params = dict(load_parameters(tiny_runs.MODEL, "random"))
+    name = "encoder/layers_0/mlp/wo/kernel"
+    params[name] = params[name].at[0, 0].set(np.nan)
+    checkpoint = t5x_native.write(tmp_path / "poisoned", params, 0)
+    run = tiny_runs.make_run(tmp_path / "run", initial_checkpoint_path=checkpoint)
+    with pytest.raises(FloatingPointError, match="The loss of step 1 is nan, .* nothing was saved"):
+        loop.train_run(run)
+    assert not (tmp_path / "run/prompts").exists()
+
+
+def test_what_was_saved_before_a_divergence_is_intact(tmp_path, prompted):
+    """Two good steps, then a learning rate that diverges, then the good one again."""
+    good = tiny_runs.load_run(tmp_path, "TRAIN_STEPS=2")
+    loop.train_run(good)
+    saved = tiny_runs.prompt_bytes(tmp_path, "best")
+    with pytest.raises(FloatingPointError, match="of step 3 .*; the state of step 2 is intact"):
+        loop.train_run(tiny_runs.load_run(tmp_path, "adafactor.learning_rate=1e38"))
+    assert saved_steps(tmp_path) == [2]
+    assert tiny_runs.prompt_bytes(tmp_path, "best") == saved
+    trained = loop.train_run(tiny_runs.load_run(tmp_path))
+    assert trained[:3] == prompted.trained[:3]
+    expected = tiny_runs.prompt_bytes(prompted.run.model_dir, "step_000006")
+    assert tiny_runs.prompt_bytes(tmp_path, "step_000006") == expected
+
+
+def test_dropout_of_the_frozen_model_is_a_choice(tmp_path, prompted):
+    run = tiny_runs.load_run(tmp_path, "DROPOUT_RATE=0.0", "TRAIN_STEPS=2")
+    assert (run.model.dropout_rate, prompted.run.model.dropout_rate) == (0.0, 0.1)
+    loop.train_run(run)
+    with_dropout = tiny_runs.prompt_bytes(prompted.run.model_dir, "step_000002")
+    assert tiny_runs.prompt_bytes(tmp_path, "step_000002") != with_dropout
+
+
+def test_a_pattern_that_matches_nothing_stops_the_run(tmp_path):
+    run = tiny_runs.make_run(tmp_path, trainable=(PROMPT_PATH, ".*/lora/.*"))
+    with pytest.raises(ValueError, match=re.escape("'.*/lora/.*' matches no parameter")):
+        loop.train_run(run)
+    assert not (tmp_path / "config.gin").exists()
+
+
+def test_the_best_tuned_model_is_a_t5x_checkpoint(tuned):
+    """Every parameter has moved, there is no prompt, and only the best is kept."""
+    folder = Path(tuned.run.model_dir) / "best"
+    assert tuned.trained.path == str(folder)
+    assert [path.name for path in folder.iterdir()] == [f"checkpoint_{tuned.trained.best_step}"]
+    assert not (Path(tuned.run.model_dir) / "prompts").exists()
+    start = load_parameters(tiny_runs.MODEL, "random")
+    end = load_parameters(tiny_runs.MODEL, str(folder))
+    assert trees.diff(start, end) == trees.Diff([], [], [], sorted(start))
+
+
+def test_the_former_best_model_is_removed_and_nothing_else(tmp_path, scores):
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best/notes.txt").write_text("mine")
+    (tmp_path / "best/checkpoint_9.tmp-1").mkdir()  # a process that was killed wrote it
+    scores += [1.0, 2.0]
+    loop.train_run(tiny_runs.make_run(tmp_path, train_steps=4, **tiny_runs.MODEL_TUNING))
+    assert {path.name for path in (tmp_path / "best").iterdir()} == {"checkpoint_4", "notes.txt"}
+
+
+def test_a_pattern_that_is_the_prompt_alone_tunes_no_model(tmp_path, scores):
+    scores += [1.0]
+    run = tiny_runs.make_run(tmp_path, train_steps=2, trainable=(".*/prompt",))
+    assert loop.train_run(run).path.endswith("prompts/best.safetensors")
+    assert not (tmp_path / "best").exists()

@@ -1,0 +1,147 @@
+"""Tests of stopping and going on: the end is the same, bit for bit, as without a stop."""
+
+import logging
+import os
+import re
+import shutil
+import signal
+
+import jax
+import pytest
+import tiny_runs
+
+from prompt_tuning import trees
+from prompt_tuning.checkpoints.training_state import StateStore
+from prompt_tuning.data import batches
+from prompt_tuning.training import loop
+from prompt_tuning.training.frozen import load_parameters
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+def assert_ends_as(model_dir, done):
+    """The prompt after the last step, and the numbers of every step, each once."""
+    last = f"step_{done.run.train_steps:06d}"
+    expected = tiny_runs.prompt_bytes(done.run.model_dir, last)
+    assert tiny_runs.prompt_bytes(model_dir, last) == expected
+    assert tiny_runs.prompt_bytes(model_dir, "best") == tiny_runs.prompt_bytes(
+        done.run.model_dir, "best"
+    )
+    assert tiny_runs.read_metrics(model_dir) == tiny_runs.read_metrics(done.run.model_dir)
+
+
+def test_more_steps_go_on_from_where_the_run_ended(tmp_path, prompted, capsys):
+    """TRAIN_STEPS and EVAL_PERIOD may change; an evaluation more changes nothing."""
+    loop.train_run(tiny_runs.load_run(tmp_path, "TRAIN_STEPS=3", "EVAL_PERIOD=3"))
+    assert "resuming" not in capsys.readouterr().out
+    trained = loop.train_run(tiny_runs.load_run(tmp_path))
+    assert "resuming at step 3\n" in capsys.readouterr().out
+    assert trained.step == 6
+    last = tiny_runs.prompt_bytes(prompted.run.model_dir, "step_000006")
+    assert tiny_runs.prompt_bytes(tmp_path, "step_000006") == last
+    assert [(line["step"], line["split"]) for line in tiny_runs.read_metrics(tmp_path)] == [
+        (3, "train"), (3, "validation"), (4, "validation"), (6, "train"), (6, "validation"),
+    ]  # fmt: skip
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path, prompted):
+    folder = shutil.copytree(prompted.run.model_dir, tmp_path / "run")
+    trained = loop.train_run(tiny_runs.load_run(folder))
+    assert trained[:3] == prompted.trained[:3]
+    assert_ends_as(folder, prompted)
+
+
+def test_sigterm_saves_that_step_and_exits_with_42(tmp_path, prompted, monkeypatch, capsys):
+    """SIGTERM comes while step 3 is made; step 3 is no evaluation."""
+    deal = batches.TrainBatches.batch
+
+    def batch(self, step):
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return deal(self, step)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
+        patch.setattr(batches.TrainBatches, "batch", batch)
+        loop.train_run(tiny_runs.load_run(tmp_path))
+    assert stop.value.code == 42
+    assert "SIGTERM: saved step 3; run the same command to go on" in capsys.readouterr().out
+    store = StateStore(tmp_path / "state", read_only=True)
+    assert (store.newest_step, store.best_step) == (3, 2)
+    loop.train_run(tiny_runs.load_run(tmp_path))
+    assert_ends_as(tmp_path, prompted)
+
+
+def break_at(monkeypatch, step):
+    """Ends the process, as far as can be done from inside, just before a step's state is saved."""
+    save = StateStore.save
+
+    def broken(self, now, tree, dev_score=None):
+        if now == step:
+            raise KeyboardInterrupt
+        return save(self, now, tree, dev_score)
+
+    monkeypatch.setattr(StateStore, "save", broken)
+
+
+def test_a_stop_between_the_prompt_and_the_state(tmp_path, prompted, monkeypatch):
+    """The prompt of step 4 is written, its state is not: steps 3 and 4 are made again."""
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        break_at(patch, 4)
+        loop.train_run(tiny_runs.load_run(tmp_path))
+    assert (tmp_path / "prompts/step_000004.npy").exists()
+    cut_short = tmp_path / "prompts/best.npy.tmp-1"
+    cut_short.write_bytes(b"cut")
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 5, "spl')
+    loop.train_run(tiny_runs.load_run(tmp_path))
+    assert_ends_as(tmp_path, prompted)
+    assert not cut_short.exists()
+
+
+def test_model_tuning_goes_on_bit_for_bit(tmp_path, tuned, scores, monkeypatch):
+    """Also when the best model of step 4 was written and the state of step 4 was not."""
+    run = tiny_runs.make_run(tmp_path, train_steps=4, **tiny_runs.MODEL_TUNING)
+    scores += [1.0, 2.0, 2.0]
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        break_at(patch, 4)
+        loop.train_run(run)
+    assert (tmp_path / "best/checkpoint_4").exists()
+    loop.train_run(run)
+    assert scores == []
+    ends = [
+        load_parameters(run.model, f"{folder}/best") for folder in (tmp_path, tuned.run.model_dir)
+    ]
+    assert trees.diff(*ends).is_empty
+
+
+def test_a_resumed_run_compiles_the_same_program(tmp_path, caplog):
+    """The same argument types and placements, so the same machine code."""
+    programs = []
+    for steps in (2, 4):
+        caplog.clear()
+        with jax.log_compiles(), caplog.at_level(logging.WARNING):
+            loop.train_run(tiny_runs.load_run(tmp_path, f"TRAIN_STEPS={steps}"))
+        programs.append([text for text in caplog.messages if "Compiling jit(update)" in text])
+    assert len(programs[0]) == 1
+    assert programs[0] == programs[1]
+
+
+REFUSED = {
+    "RANDOM_SEED=1": "another RANDOM_SEED",
+    "BATCH_SIZE=4": "another BATCH_SIZE",
+    "PROMPT_LENGTH=5": "saved float32 [4, 16], this run has float32 [5, 16]",
+    "MIXTURE_OR_TASK_NAME=generated_sentiment_true_false": "another MIXTURE_OR_TASK_NAME",
+    "INITIAL_CHECKPOINT_PATH=random:1": "another INITIAL_CHECKPOINT_PATH",
+}
+
+
+@pytest.mark.parametrize(("binding", "reason"), REFUSED.items(), ids=REFUSED)
+def test_another_run_is_refused_and_nothing_is_touched(tmp_path, prompted, binding, reason):
+    folder = shutil.copytree(prompted.run.model_dir, tmp_path / "run")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(ValueError, match=re.escape(reason)) as error:
+        loop.train_run(tiny_runs.load_run(folder, binding, "TRAIN_STEPS=8"))
+    assert "another MODEL_DIR" in str(error.value)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert signal.getsignal(signal.SIGTERM) is handler

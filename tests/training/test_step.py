@@ -1,0 +1,222 @@
+"""Tests of prompt_tuning/training/step.py: what moves, what does not, and what is measured."""
+
+import logging
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny_runs
+
+from prompt_tuning import trees
+from prompt_tuning.prompts.prompt import PROMPT_PATH
+from prompt_tuning.training import step as step_module
+from prompt_tuning.training.frozen import load_parameters, transformer
+from prompt_tuning.training.losses import cross_entropy_loss
+from prompt_tuning.training.optimizers import adafactor
+from prompt_tuning.training.step import TrainState, make_train_step
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+ROWS, INPUTS, TARGETS, P, H = 4, 6, 3, 5, tiny_runs.MODEL.emb_dim
+
+
+@pytest.fixture(scope="module")
+def t5(quick):
+    return load_parameters(tiny_runs.MODEL, "random")
+
+
+@pytest.fixture(scope="module")
+def batch():
+    random = np.random.default_rng(0)
+    targets = random.integers(3, 200, (ROWS, TARGETS)).astype(np.int32)
+    targets[1:, -1] = 0  # three rows are padded: 12 - 3 = 9 target tokens
+    return {
+        "encoder_input_tokens": random.integers(3, 200, (ROWS, INPUTS)).astype(np.int32),
+        "decoder_input_tokens": np.pad(targets, ((0, 0), (1, 0)))[:, :-1],
+        "decoder_target_tokens": targets,
+        "decoder_loss_weights": (targets > 0).astype(np.float32),
+    }
+
+
+def new_prompt():
+    return jax.random.uniform(jax.random.key(5), (P, H), jnp.float32, -0.5, 0.5)
+
+
+def begin(t5, patterns, optimizer):
+    """The state before the first step, and the frozen rest; the state's arrays are its own."""
+    params = trees.merge(t5, {PROMPT_PATH: new_prompt()})
+    trainable, frozen = trees.split(params, patterns)
+    trainable = {path: jnp.array(leaf, copy=True) for path, leaf in trainable.items()}
+    return TrainState(0, trainable, optimizer.init(trainable)), frozen
+
+
+def copied(tree):
+    return {path: np.array(leaf) for path, leaf in tree.items()}
+
+
+@pytest.fixture(scope="module")
+def gradients():
+    """The shapes of every gradient that the optimizer of `prompt_step` was handed."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def prompt_step(quick, gradients):
+    """One step of prompt tuning, for all tests that need no other."""
+    optimizer = adafactor(learning_rate=0.3)
+
+    def update(gradient, state, params):
+        gradients.append({path: leaf.shape for path, leaf in gradient.items()})
+        return optimizer.update(gradient, state, params)
+
+    spy = optax.GradientTransformation(optimizer.init, update)
+    return make_train_step(transformer(tiny_runs.MODEL, P, "prefix"), spy)
+
+
+def test_the_prompt_moves_and_the_frozen_tree_does_not(t5, batch, prompt_step):
+    state, frozen = begin(t5, [PROMPT_PATH], adafactor())
+    before, fingerprint = copied(frozen), trees.fingerprint(frozen)
+    prompt = np.array(state.trainable[PROMPT_PATH])
+    for number in (1, 2, 3):
+        state, _ = prompt_step(state, frozen, batch, jax.random.key(0))
+        moved = np.array(state.trainable[PROMPT_PATH])
+        assert state.step == number
+        assert (moved != prompt).any(axis=1).all(), "every vector of the prompt trains"
+        prompt = moved
+    assert trees.fingerprint(frozen) == fingerprint
+    assert trees.diff(frozen, before).is_empty
+    assert state.trainable.keys() == {PROMPT_PATH}
+
+
+def test_neither_gradient_nor_optimizer_state_has_a_frozen_leaf(t5, batch, prompt_step, gradients):
+    """The gradient's paths are those the optimizer is handed; its state is counted."""
+    state, frozen = begin(t5, [PROMPT_PATH], adafactor())
+    state, _ = prompt_step(state, frozen, batch, jax.random.key(0))
+    assert gradients
+    assert all(gradient == {PROMPT_PATH: (P, H)} for gradient in gradients)
+    # Adafactor below 128 x 128 keeps v [5, 16], an unused number for its rows and columns each,
+    # and the count of steps.
+    leaves = jax.tree_util.tree_leaves_with_path(state.opt_state)
+    assert sorted(leaf.size for _, leaf in leaves) == [1, 1, 1, P * H]
+    names = {str(getattr(key, "key", "")) for path, _ in leaves for key in path}
+    assert names & {*t5, PROMPT_PATH} == {PROMPT_PATH}
+
+
+def test_patterns_train_exactly_what_they_match(t5, batch):
+    patterns = [r"decoder/layers_\d+/mlp/.*", PROMPT_PATH]
+    state, frozen = begin(t5, patterns, optax.sgd(0.1))
+    before, frozen_before = copied(state.trainable), copied(frozen)
+    step = make_train_step(transformer(tiny_runs.MODEL, P, "prefix"), optax.sgd(0.1))
+    state, _ = step(state, frozen, batch)
+    expected = {f"decoder/layers_0/mlp/{name}/kernel" for name in ("wi_0", "wi_1", "wo")}
+    expected.add(PROMPT_PATH)
+    assert set(trees.diff(before, state.trainable).value) == expected
+    assert trees.diff(frozen, frozen_before).is_empty
+    assert trees.count(frozen) + trees.count(before) == trees.count(t5) + P * H
+
+
+def test_the_metrics_of_a_uniform_model(t5, batch, prompt_step):
+    """Logits of zero: the loss is log V and its z-loss, nothing is right, no gradient."""
+    state, frozen = begin(t5, [PROMPT_PATH], adafactor())
+    frozen["decoder/logits_dense/kernel"] = jnp.zeros_like(frozen["decoder/logits_dense/kernel"])
+    prompt = np.array(state.trainable[PROMPT_PATH])
+    state, metrics = prompt_step(state, frozen, batch, jax.random.key(0))
+    log_v = math.log(384)
+    assert float(metrics.loss) == pytest.approx(log_v + 1e-4 * log_v**2, rel=1e-5)
+    assert float(metrics.accuracy) == 0.0
+    assert float(metrics.target_tokens) == 9.0
+    assert float(metrics.gradient_norm) == 0.0
+    # No gradient, and Adafactor's weight decay of 1e-5 all the same.
+    moved = np.array(state.trainable[PROMPT_PATH])
+    np.testing.assert_allclose(moved, prompt * (1 - 1e-5), rtol=1e-6)
+    assert float(metrics.trainable_norm) == pytest.approx(np.linalg.norm(moved), rel=1e-5)
+
+
+def test_accuracy_counts_target_tokens_only(t5, batch, prompt_step):
+    """Logits of zero rank id 0 first; of the two tokens that count, one is id 0."""
+    state, frozen = begin(t5, [PROMPT_PATH], adafactor())
+    frozen["decoder/logits_dense/kernel"] = jnp.zeros_like(frozen["decoder/logits_dense/kernel"])
+    targets, weights = np.zeros((2, ROWS, TARGETS), np.float32)
+    targets[0] = 7, 0, 0
+    weights[0] = 1, 1, 0
+    targets = {"decoder_target_tokens": targets.astype(np.int32), "decoder_loss_weights": weights}
+    _, metrics = prompt_step(state, frozen, batch | targets, jax.random.key(0))
+    assert (float(metrics.accuracy), float(metrics.target_tokens)) == (0.5, 2.0)
+
+
+def test_dropout_is_drawn_from_the_key_and_the_number_of_the_step(t5, batch, prompt_step):
+    """The loss of step 3 is that of a model with dropout from fold_in(rng, 3)."""
+    rng = jax.random.key(9)
+
+    def loss_of(step, rng):
+        state, frozen = begin(t5, [PROMPT_PATH], adafactor())
+        _, metrics = prompt_step(state._replace(step=step), frozen, batch, rng)
+        return float(metrics.loss)
+
+    model = transformer(tiny_runs.MODEL, P, "prefix")
+    params = trees.unflatten(trees.merge(t5, {PROMPT_PATH: new_prompt()}))
+    logits = jax.jit(model.apply, static_argnames="enable_dropout")(
+        {"params": params},
+        batch["encoder_input_tokens"],
+        batch["decoder_input_tokens"],
+        batch["decoder_target_tokens"],
+        enable_dropout=True,
+        rngs={"dropout": jax.random.fold_in(rng, 3)},
+    )
+    _, sums = cross_entropy_loss(
+        logits, batch["decoder_target_tokens"], batch["decoder_loss_weights"]
+    )
+    expected = float(sums.loss_sum / sums.n_tokens)
+    assert loss_of(3, rng) == pytest.approx(expected, rel=1e-5)
+    assert loss_of(3, rng) == loss_of(3, rng)
+    assert len({loss_of(3, rng), loss_of(4, rng), loss_of(3, jax.random.key(8))}) == 3
+
+
+def test_without_a_key_nothing_is_dropped(t5, batch, prompt_step):
+    losses = []
+    for step, rng in ((0, None), (1, None), (0, jax.random.key(0))):
+        state, frozen = begin(t5, [PROMPT_PATH], adafactor())
+        _, metrics = prompt_step(state._replace(step=step), frozen, batch, rng)
+        losses.append(float(metrics.loss))
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_a_prompt_behind_the_input_trains_too(t5, batch, prompt_step):
+    """Its loss is another one than that of a prompt in front of the input."""
+    state, frozen = begin(t5, [PROMPT_PATH], adafactor())
+    _, in_front = prompt_step(state, frozen, batch)
+    optimizer = optax.sgd(1.0)
+    state, frozen = begin(t5, [PROMPT_PATH], optimizer)
+    prompt = np.array(state.trainable[PROMPT_PATH])
+    step = make_train_step(transformer(tiny_runs.MODEL, P, "suffix"), optimizer)
+    state, behind = step(state, frozen, batch)
+    assert (np.array(state.trainable[PROMPT_PATH]) != prompt).any(axis=1).all()
+    assert float(behind.loss) != float(in_front.loss)
+
+
+def test_the_loss_options_reach_the_loss(t5, batch, monkeypatch):
+    given = []
+
+    def loss(*arrays, **options):
+        given.append(options)
+        return cross_entropy_loss(*arrays, **options)
+
+    monkeypatch.setattr(step_module, "cross_entropy_loss", loss)
+    options = {"label_smoothing": 0.25, "z_loss": 0.5, "loss_normalizing_factor": 3.0}
+    state, frozen = begin(t5, [PROMPT_PATH], adafactor())
+    step = make_train_step(transformer(tiny_runs.MODEL, P, "prefix"), adafactor(), **options)
+    jax.eval_shape(step, state, frozen, batch)
+    assert given == [options]
+
+
+def test_a_step_uses_its_state_up_and_compiles_once(t5, batch, prompt_step, caplog):
+    first, frozen = begin(t5, [PROMPT_PATH], adafactor())
+    second, _ = prompt_step(first, frozen, batch, jax.random.key(0))
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        prompt_step(second, frozen, batch, jax.random.key(1))
+    assert first.trainable[PROMPT_PATH].is_deleted()
+    assert not any(leaf.is_deleted() for leaf in frozen.values())
+    assert [message for message in caplog.messages if "jit(update)" in message] == []
