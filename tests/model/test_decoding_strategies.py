@@ -117,6 +117,13 @@ def test_beam_search_stops_when_nothing_can_get_better():
     assert 2 <= len(bigrams.steps) <= 6
 
 
+def test_beam_search_goes_on_while_a_live_sequence_can_win():
+    # The only place is taken at once, by eos with 0.1; 'a eos' with 0.81 comes a step later.
+    bigrams = Bigrams([0, 0.1, 0.9, 0], [0, 0.9, 0.1, 0], [0, 1, 0, 0])
+    decoded = bigrams.write(BeamSearch(num_beams=1), 5)
+    assert decoded.tokens.tolist() == [[[2, 1, 0, 0, 0]]]
+
+
 def test_one_ended_row_waits_for_the_others():
     bigrams = Bigrams([0, 0.5, 0.5, 0], [0, 0, 0, 1], [0, 1, 0, 0], batch_size=8)
     decoded = bigrams.write(Sample(), 10, rng=jax.random.key(0))

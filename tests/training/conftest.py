@@ -11,7 +11,8 @@ import tiny_runs
 from jax.experimental.compilation_cache import compilation_cache
 
 from prompt_tuning.data import batches
-from prompt_tuning.training import evaluate
+from prompt_tuning.training import evaluate, setup
+from prompt_tuning.training.frozen import load_parameters
 from prompt_tuning.training.loop import Trained, train_run
 from prompt_tuning.training.run import Run
 
@@ -24,7 +25,7 @@ def compiled_programs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def quick(compiled_programs):
-    """Compiles with few optimisations, and neither compiles nor reads anything twice."""
+    """Compiles with few optimisations; compiles, reads and draws the same thing only once."""
     with _quick(compiled_programs):
         yield
 
@@ -40,11 +41,12 @@ def _quick(folder):
     for name, value in settings.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()
-    load, batches.load = batches.load, _load_once
     try:
-        yield
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(batches, "load", _load_once)
+            patch.setattr(setup, "load_parameters", _parameters_once)
+            yield
     finally:
-        batches.load = load
         for name, value in before.items():
             jax.config.update(name, value)
         compilation_cache.reset_cache()
@@ -60,6 +62,16 @@ def _load_once(name, split, lengths, *, limit=None, keep_raw=True):
 @functools.cache
 def _load_cached(name, split, lengths, limit, keep_raw):
     return _load(name, split, dict(lengths), limit=limit, keep_raw=keep_raw)
+
+
+_parameters = functools.cache(load_parameters)
+
+
+def _parameters_once(config, path, *, dtype):
+    if not path.startswith("random"):
+        return load_parameters(config, path, dtype=dtype)
+    drawn = _parameters(config, path, dtype=dtype)
+    return {name: leaf.copy() for name, leaf in drawn.items()}  # model tuning uses them up
 
 
 class Done(NamedTuple):

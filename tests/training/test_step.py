@@ -20,7 +20,7 @@ from prompt_tuning.training.step import TrainState, make_train_step
 
 pytestmark = pytest.mark.usefixtures("quick")
 
-ROWS, INPUTS, TARGETS, P, H = 4, 6, 3, 5, tiny_runs.MODEL.emb_dim
+ROWS, INPUTS, TARGETS, P, H = 8, 48, 8, 4, 16  # as in tiny_runs: one compiled program for all
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def t5(quick):
 def batch():
     random = np.random.default_rng(0)
     targets = random.integers(3, 200, (ROWS, TARGETS)).astype(np.int32)
-    targets[1:, -1] = 0  # three rows are padded: 12 - 3 = 9 target tokens
+    targets[1:, -1] = 0  # seven rows are padded: 64 - 7 = 57 target tokens
     return {
         "encoder_input_tokens": random.integers(3, 200, (ROWS, INPUTS)).astype(np.int32),
         "decoder_input_tokens": np.pad(targets, ((0, 0), (1, 0)))[:, :-1],
@@ -49,8 +49,11 @@ def begin(t5, patterns, optimizer):
     """The state before the first step, and the frozen rest; the state's arrays are its own."""
     params = trees.merge(t5, {PROMPT_PATH: new_prompt()})
     trainable, frozen = trees.split(params, patterns)
-    trainable = {path: jnp.array(leaf, copy=True) for path, leaf in trainable.items()}
-    return TrainState(0, trainable, optimizer.init(trainable)), frozen
+    trainable = {path: leaf.copy() for path, leaf in trainable.items()}
+    bound = jax.tree.map(  # to its device, as the loop does it
+        lambda leaf: jax.device_put(leaf, leaf.sharding), (trainable, optimizer.init(trainable))
+    )
+    return TrainState(0, *bound), frozen
 
 
 def copied(tree):
@@ -97,7 +100,7 @@ def test_neither_gradient_nor_optimizer_state_has_a_frozen_leaf(t5, batch, promp
     state, _ = prompt_step(state, frozen, batch, jax.random.key(0))
     assert gradients
     assert all(gradient == {PROMPT_PATH: (P, H)} for gradient in gradients)
-    # Adafactor below 128 x 128 keeps v [5, 16], an unused number for its rows and columns each,
+    # Adafactor below 128 x 128 keeps v [4, 16], an unused number for its rows and columns each,
     # and the count of steps.
     leaves = jax.tree_util.tree_leaves_with_path(state.opt_state)
     assert sorted(leaf.size for _, leaf in leaves) == [1, 1, 1, P * H]
@@ -127,7 +130,7 @@ def test_the_metrics_of_a_uniform_model(t5, batch, prompt_step):
     log_v = math.log(384)
     assert float(metrics.loss) == pytest.approx(log_v + 1e-4 * log_v**2, rel=1e-5)
     assert float(metrics.accuracy) == 0.0
-    assert float(metrics.target_tokens) == 9.0
+    assert float(metrics.target_tokens) == 57.0
     assert float(metrics.gradient_norm) == 0.0
     # No gradient, and Adafactor's weight decay of 1e-5 all the same.
     moved = np.array(state.trainable[PROMPT_PATH])
@@ -140,8 +143,8 @@ def test_accuracy_counts_target_tokens_only(t5, batch, prompt_step):
     state, frozen = begin(t5, [PROMPT_PATH], adafactor())
     frozen["decoder/logits_dense/kernel"] = jnp.zeros_like(frozen["decoder/logits_dense/kernel"])
     targets, weights = np.zeros((2, ROWS, TARGETS), np.float32)
-    targets[0] = 7, 0, 0
-    weights[0] = 1, 1, 0
+    targets[0, :2] = 7, 0
+    weights[0, :2] = 1
     targets = {"decoder_target_tokens": targets.astype(np.int32), "decoder_loss_weights": weights}
     _, metrics = prompt_step(state, frozen, batch | targets, jax.random.key(0))
     assert (float(metrics.accuracy), float(metrics.target_tokens)) == (0.5, 2.0)
