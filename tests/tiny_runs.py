@@ -43,7 +43,7 @@ MODEL_TUNING = {
     "prompt_length": None,
     "trainable": (".*",),
     "optimizer": functools.partial(
-        adafactor, learning_rate=0.01, multiply_by_parameter_scale=True, weight_decay_rate=None
+        adafactor, learning_rate=0.01, multiply_by_parameter_scale=True
     ),
 }
 

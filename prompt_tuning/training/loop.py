@@ -115,6 +115,7 @@ class _Training:
         step_fn = make_train_step(
             self.model,
             self.optimizer,
+            weight_decay_rate=run.weight_decay_rate,
             label_smoothing=run.label_smoothing,
             z_loss=run.z_loss,
             loss_normalizing_factor=run.loss_normalizing_factor,

@@ -1,9 +1,12 @@
 """The optimizers that move a prompt, or a whole model: Adafactor as T5X runs it, AdamW and SGD.
 
-Each function takes keyword arguments and returns an `optax.GradientTransformation`. The
-paper (section 3) trains with Adafactor, learning rate 0.3, weight decay 1e-5, a second
-moment that decays with exponent 0.8 and no scaling by the parameter's size.
+Each takes keyword arguments and returns an `optax.GradientTransformation`. The paper
+(section 3) trains with Adafactor, learning rate 0.3, weight decay 1e-5, a second moment that
+decays with exponent 0.8 and no scaling by the parameter's size. The weight decay stands by
+itself, `decay_and_apply`: in T5X it is not multiplied by the learning rate.
 """
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +24,6 @@ def adafactor(
     step_offset: int = 0,
     start_step: int = 0,
     clipping_threshold: float | None = 1.0,
-    weight_decay_rate: float | None = 1e-5,
     multiply_by_parameter_scale: bool = False,
     min_dim_size_to_factor: int = 128,
     epsilon1: float = 1e-30,
@@ -36,12 +38,11 @@ def adafactor(
         v      = decay * v + (1 - decay) * (g**2 + epsilon1)
         u      = g / sqrt(v)
         u      = u / max(1, rms(u) / clipping_threshold)
-        p      = (1 - weight_decay_rate) * p - learning_rate(t) * u
+        p      = p - learning_rate(t) * u
 
     v is kept whole, or as its row and column means where the two largest dimensions are 128 or
-    more: a prompt of 100 vectors has a whole one. The weight decay is not multiplied by the
-    learning rate. All of it is computed in
-    float32, whatever the parameters' type.
+    more: a prompt of 100 vectors has a whole one. All of it is computed in float32, whatever the
+    parameters' type.
 
     T5X continues counting from the checkpoint it starts from: a run that begins at the
     LM-adapted T5 makes its first update at t = 1,100,000, where `1 - decay` is 1.5e-5. The
@@ -56,7 +57,6 @@ def adafactor(
       start_step: t of the first update.
       clipping_threshold: largest root mean square of one parameter's update before the learning
         rate; None for no clipping.
-      weight_decay_rate: share of each parameter taken away at each step; None for none.
       multiply_by_parameter_scale: multiply the update by max(rms(p), epsilon2).
       min_dim_size_to_factor: keep the full second moment where one of the two largest
         dimensions is smaller.
@@ -72,7 +72,7 @@ def adafactor(
     >>> state = optimizer.init(params)
     >>> updates, state = optimizer.update({'prompt': jnp.array([[4.0, -0.5]])}, state, params)
     >>> optax.apply_updates(params, updates)['prompt']
-    Array([[ 1.69998, -0.69999]], dtype=float32)
+    Array([[ 1.7, -0.7]], dtype=float32)
     """
     if start_step < step_offset:
         raise ValueError(
@@ -96,10 +96,25 @@ def adafactor(
         steps.append(optax.scale_by_param_block_rms(epsilon2))
     if beta1 is not None:
         steps.append(optax.ema(beta1, debias=False))
-    if weight_decay_rate is not None:
-        steps.append(optax.add_decayed_weights(weight_decay_rate))
     steps.append(optax.scale(-1.0))
     return _in_float32(optax.chain(*steps))
+
+
+def decay_and_apply(params: Any, updates: Any, weight_decay_rate: float = 0.0) -> Any:
+    """Takes a share off every parameter, then adds the updates: T5X's weight decay.
+
+    As one change of an optax chain it would be rounded otherwise. At learning rate 0.3 that
+    matters: a prompt that differs in its last bit is off by a hundredth twelve steps on.
+
+    Args:
+      params, updates: trees of arrays.
+      weight_decay_rate: the share; 1e-5 in the paper. Not multiplied by the learning rate.
+
+    >>> decay_and_apply({'p': jnp.array([8.0])}, {'p': jnp.array([-1.0])}, 0.25)
+    {'p': Array([5.], dtype=float32)}
+    """
+    decayed = jax.tree.map(lambda param: (1.0 - weight_decay_rate) * param, params)
+    return optax.apply_updates(decayed, updates)
 
 
 def _scale_by_learning_rate(
@@ -125,8 +140,8 @@ def _in_float32(optimizer: optax.GradientTransformation) -> optax.GradientTransf
     def update(updates, state, params=None):
         if params is None:
             raise ValueError(
-                "adafactor.update expected the parameters as its third argument, got None: its "
-                "weight decay needs them. Call update(gradients, state, params)."
+                "adafactor.update expected the parameters as its third argument, got None. Call "
+                "update(gradients, state, params)."
             )
         return optimizer.update(cast(updates), state, cast(params))
 

@@ -48,6 +48,8 @@ class Run:
       allow_other_model: use a prompt although it was made for other parameters.
       trainable: patterns of the parameters that train; whole paths.
       optimizer: makes the optimizer.
+      weight_decay_rate: share of what trains that every step takes off, as in T5X not
+        multiplied by the learning rate. (AdamW has a weight decay of its own besides.)
       train_steps, batch_size: [TRAIN_STEPS], [BATCH_SIZE].
       label_smoothing, z_loss, loss_normalizing_factor: see `losses.py`
         [LOSS_NORMALIZING_FACTOR].
@@ -89,6 +91,7 @@ class Run:
 
     trainable: tuple[str, ...] = (PROMPT_PATH,)
     optimizer: Callable[[], optax.GradientTransformation]
+    weight_decay_rate: float = 0.0
     train_steps: int = 30_000
     batch_size: int = 32
     label_smoothing: float = 0.0
@@ -128,6 +131,7 @@ class Run:
             _require(name, value, "a whole number, 1 or more, or None", _is_count, optional=True)
         _require("seed", self.seed, "a whole number, 0 or more", _is_seed)
         _require("label_smoothing", self.label_smoothing, "in [0, 1)", lambda x: 0 <= x < 1)
+        _require("weight_decay_rate", self.weight_decay_rate, "in [0, 1)", lambda x: 0 <= x < 1)
         _require("z_loss", self.z_loss, "a number, 0 or more", lambda x: x >= 0)
         _require(
             "task_feature_lengths",

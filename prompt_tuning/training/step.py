@@ -20,6 +20,7 @@ from prompt_tuning import trees
 from prompt_tuning.model.transformer import Transformer
 from prompt_tuning.shapes import Array, Float
 from prompt_tuning.training.losses import cross_entropy_loss
+from prompt_tuning.training.optimizers import decay_and_apply
 
 
 class TrainState(NamedTuple):
@@ -44,6 +45,7 @@ def make_train_step(
     model: Transformer,
     optimizer: optax.GradientTransformation,
     *,
+    weight_decay_rate: float = 0.0,
     label_smoothing: float = 0.0,
     z_loss: float = 1e-4,
     loss_normalizing_factor: float | str | None = None,
@@ -53,6 +55,7 @@ def make_train_step(
     Args:
       model: the T5 with its hooks.
       optimizer: an optax transformation of the trainable tree.
+      weight_decay_rate: share of what trains that every step takes off, see `decay_and_apply`.
       label_smoothing, z_loss, loss_normalizing_factor: see `cross_entropy_loss`.
 
     Returns:
@@ -85,7 +88,7 @@ def make_train_step(
         differentiate = jax.value_and_grad(loss_fn, has_aux=True)
         (_, sums), gradient = differentiate(trainable, frozen, batch, rngs)
         changes, opt_state = optimizer.update(gradient, opt_state, trainable)
-        trainable = optax.apply_updates(trainable, changes)
+        trainable = decay_and_apply(trainable, changes, weight_decay_rate)
         tokens = jnp.maximum(sums.n_tokens, 1.0)
         metrics = StepMetrics(
             loss=sums.loss_sum / tokens,

@@ -5,14 +5,13 @@ import json
 import re
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 import seqio
 import tiny_runs
 
 from prompt_tuning import trees
-from prompt_tuning.data import batches, registry, tasks
+from prompt_tuning.data import registry, tasks
 from prompt_tuning.model import decoding
 from prompt_tuning.prompts import files
 from prompt_tuning.prompts.prompt import PROMPT_PATH
@@ -79,17 +78,138 @@ def test_the_metric_is_the_share_that_was_right(prompted, tmp_path, says, capsys
     assert re.search(r"accuracy +25\.00\n", printed)
 
 
-def test_a_mixture_is_the_mean_of_its_tasks(prompted, tmp_path, says):
-    """One task is right in 20 of 20 answers, the other in 5: the dev score is 62.5."""
+@pytest.fixture
+def mixture():
+    """Both generated tasks, which share their sentences and differ in the label words."""
     parts = ["generated_sentiment", "generated_sentiment_true_false"]
     info = registry.TaskInfo("generated", "both", None, "validation", ("accuracy",))
     registry.add_mixture("both_generated", info, parts)
-    says(lambda examples: targets_of(examples)[: 20 if examples.task == parts[0] else 5] + [""] * 15)
-    try:
-        run = dataclasses.replace(
-            prompted.run, task="both_generated", eval_output_dir=str(tmp_path)
+    yield "both_generated"
+    seqio.MixtureRegistry.remove("both_generated")
+
+
+def test_a_mixture_is_the_mean_of_its_tasks(prompted, tmp_path, says, mixture):
+    """One task is right in 20 of 20 answers, the other in 5: the dev score is 62.5."""
+    right = {"generated_sentiment": 20, "generated_sentiment_true_false": 5}
+    says(lambda examples: (targets_of(examples)[: right[examples.task]] + ["no"] * 15)[:20])
+    run = dataclasses.replace(prompted.run, task=mixture, eval_output_dir=str(tmp_path))
+    evaluated = evaluate.evaluate_run(run)
+    assert evaluated.score == 62.5
+    assert evaluated.metrics == {
+        "generated_sentiment/accuracy": 100.0,
+        "generated_sentiment_true_false/accuracy": 25.0,
+    }
+    summary, predictions = written(tmp_path)
+    assert (summary["dev_score"], summary["examples"]) == (62.5, 40)
+    assert predictions.keys() == right.keys()
+
+
+def test_every_example_is_decoded_once_and_in_order(prompted):
+    """Twenty examples in batches of 16: the second batch is filled up, and cut again."""
+    run = prompted.run
+    (examples,) = evaluate.load_eval_sets(run)
+    t5 = setup.load_t5(run, setup.prepare_task(run))
+    model, params, _ = evaluate.trained_model(run, t5)
+    options = {"strategy": run.decoding, "batch_size": 16}
+    ids = evaluate.predict(model, params, examples, **options)
+    assert ids.shape == (20, 8)
+    for rows in (range(16), range(4, 20)):
+        decoded = decoding.generate(
+            model, params, examples.batch(rows)["encoder_input_tokens"], max_decode_length=8
         )
-        with pytest.raises(ValueError, match="20 examples and 35 predictions"):
-            evaluate.evaluate_run(run)
-    finally:
-        seqio.MixtureRegistry.remove("both_generated")
+        np.testing.assert_array_equal(ids[rows.start : rows.stop], decoded.tokens[:, 0])
+    assert len({row.tobytes() for row in ids}) > 1, "the rows must differ to tell their order"
+
+
+def test_eval_gives_the_dev_score_of_training(prompted, tmp_path):
+    run = dataclasses.replace(prompted.run, eval_output_dir=str(tmp_path))
+    evaluated = evaluate.evaluate_run(run)
+    assert evaluated.score == prompted.trained.best_score
+
+
+def test_results_go_below_the_model_dir_by_default(prompted, says):
+    says(targets_of)
+    evaluate.evaluate_run(prompted.run)
+    summary, _ = written(Path(prompted.run.model_dir) / "eval")
+    assert summary["metrics"] == {"accuracy": 100.0}
+
+
+def save_prompt(path, *, width=16, **metadata):
+    prompt = np.full((4, width), 0.5, np.float32)
+    about = {"model": "t5_1_1_small", "model_fingerprint": "0123456789abcdef"} | metadata
+    files.save(path, prompt, files.PromptMetadata(length=4, width=width, **about))
+    return f"{path}.safetensors"
+
+
+def test_a_prompt_of_other_parameters_needs_the_flag(prompted, tmp_path, says):
+    says(targets_of)
+    path = save_prompt(tmp_path / "other")
+    run = dataclasses.replace(prompted.run, prompt_file=path, eval_output_dir=str(tmp_path))
+    message = "was made for t5_1_1_small with fingerprint 0123456789abcdef, but the model given"
+    with pytest.raises(ValueError, match=message):
+        evaluate.evaluate_run(run)
+    evaluate.evaluate_run(dataclasses.replace(run, allow_other_model=True))
+    summary, _ = written(tmp_path)
+    assert summary["evaluated"] == f"prompt {path}"
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_prompt_of_another_width_never_passes(prompted, tmp_path, allowed):
+    path = save_prompt(tmp_path / "wide", width=32)
+    run = dataclasses.replace(prompted.run, prompt_file=path, allow_other_model=allowed)
+    with pytest.raises(ValueError, match="has width 32, made for t5_1_1_small .* has width 16"):
+        evaluate.evaluate_run(run)
+
+
+def test_without_training_there_is_nothing_to_evaluate(tmp_path):
+    with pytest.raises(ValueError, match="There is no trained prompt in .*Train first") as error:
+        evaluate.evaluate_run(tiny_runs.make_run(tmp_path))
+    assert "--gin.PROMPT_FILE=..." in str(error.value)
+    with pytest.raises(ValueError, match=f"There is no tuned model in {tmp_path}. Train first"):
+        evaluate.evaluate_run(tiny_runs.make_run(tmp_path, **tiny_runs.MODEL_TUNING))
+    both = tiny_runs.make_run(
+        tmp_path, trainable=(".*",), prompt_file=save_prompt(tmp_path / "p"), allow_other_model=True
+    )
+    with pytest.raises(ValueError, match="There is no tuned model"):
+        evaluate.evaluate_run(both)
+    assert not (tmp_path / "eval").exists()
+
+
+def test_the_model_as_it_is_can_be_measured(tmp_path, says):
+    says(targets_of)
+    evaluate.evaluate_run(tiny_runs.make_run(tmp_path, prompt_length=None))
+    summary, _ = written(tmp_path / "eval")
+    assert summary["evaluated"] == "untuned model random"
+
+
+def test_the_tuned_model_is_what_is_evaluated(tuned):
+    t5 = setup.load_t5(tuned.run, setup.prepare_task(tuned.run))
+    _, params, what = evaluate.trained_model(tuned.run, t5)
+    best = load_parameters(tiny_runs.MODEL, tuned.trained.path)
+    assert trees.diff(trees.flatten(params), best).is_empty
+    assert not trees.diff(best, t5.params).is_empty
+    assert what == f"tuned model {tuned.trained.path}"
+
+
+def test_a_pattern_that_is_the_prompt_alone_needs_no_tuned_model(prompted):
+    run = dataclasses.replace(prompted.run, trainable=(".*/prompt",))
+    t5 = setup.load_t5(run, setup.prepare_task(run))
+    _, params, what = evaluate.trained_model(run, t5)
+    best = files.load(f"{run.model_dir}/prompts/best").prompt
+    np.testing.assert_array_equal(trees.flatten(params)[PROMPT_PATH], best)
+    assert what.startswith("prompt ")
+
+
+def test_sampling_draws_from_the_seed(prompted):
+    run = prompted.run
+    (examples,) = evaluate.load_eval_sets(run)
+    t5 = setup.load_t5(run, setup.prepare_task(run))
+    model, params, _ = evaluate.trained_model(run, t5)
+
+    def drawn(seed):
+        options = {"strategy": decoding.Sample(), "batch_size": 16, "seed": seed}
+        return evaluate.predict(model, params, examples, **options)
+
+    np.testing.assert_array_equal(drawn(0), drawn(0))
+    assert (drawn(0) != drawn(1)).any()
+    assert (drawn(0)[:4] != drawn(0)[16:]).any(), "each batch draws anew"
