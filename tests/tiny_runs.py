@@ -42,9 +42,8 @@ BINDINGS = [
 MODEL_TUNING = {
     "prompt_length": None,
     "trainable": (".*",),
-    "optimizer": functools.partial(
-        adafactor, learning_rate=0.01, multiply_by_parameter_scale=True
-    ),
+    "weight_decay_rate": 0.0,
+    "optimizer": functools.partial(adafactor, learning_rate=0.01, multiply_by_parameter_scale=True),
 }
 
 
@@ -65,6 +64,7 @@ def make_run(model_dir: Path | str, **changes: object) -> Run:
         "prompt_length": 4,
         "prompt_initializer": from_sampled_vocabulary,
         "optimizer": adafactor,
+        "weight_decay_rate": 1e-5,
         "train_steps": 6,
         "batch_size": 8,
         "eval_period": 2,

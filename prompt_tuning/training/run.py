@@ -150,10 +150,6 @@ class Run:
         _require("decoding", self.decoding, "a strategy, such as @Greedy()", callable)
 
     @property
-    def draws_random_weights(self) -> bool:
-        return self.initial_checkpoint_path.split(":")[0] == RANDOM_WEIGHTS
-
-    @property
     def trains_model(self) -> bool:
         """Whether anything but the prompt trains."""
         return self.trainable != (PROMPT_PATH,)

@@ -171,11 +171,13 @@ def test_an_update_that_overflows_stops_before_it_is_saved(tmp_path, prompted):
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.1])
-def test_dropout_of_the_frozen_model_is_a_choice(tmp_path, monkeypatch, rate):
-    """The step gets a key, which is the same for the same seed, or none."""
-    keys = []
+def test_the_settings_of_a_run_reach_its_steps(tmp_path, monkeypatch, rate):
+    """Without dropout a step gets no key, with it one that depends on the seed alone."""
+    given, keys = [], []
 
-    def make_train_step(*args, **options):
+    def make_train_step(model, optimizer, **options):
+        given.append(options)
+
         def step(state, frozen, batch, rng):
             keys.append(rng)
             raise KeyboardInterrupt
@@ -184,8 +186,15 @@ def test_dropout_of_the_frozen_model_is_a_choice(tmp_path, monkeypatch, rate):
 
     monkeypatch.setattr(loop, "make_train_step", make_train_step)
     model = dataclasses.replace(tiny_runs.MODEL, dropout_rate=rate)
+    options = {
+        "label_smoothing": 0.25,
+        "z_loss": 0.5,
+        "loss_normalizing_factor": 3.0,
+        "weight_decay_rate": 0.125,
+    }
     with pytest.raises(KeyboardInterrupt):
-        loop.train_run(tiny_runs.make_run(tmp_path, model=model, seed=3))
+        loop.train_run(tiny_runs.make_run(tmp_path, model=model, seed=3, **options))
+    assert given == [options]
     expected = jax.random.fold_in(jax.random.key(3), 1)
     assert keys == [expected if rate else None]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import jax
 import pytest
+import tiny_runs
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
-import tiny_runs
 from prompt_tuning import config
 from prompt_tuning.training import report
 

@@ -5,8 +5,13 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 import tiny_runs
 
@@ -145,3 +150,110 @@ def test_another_run_is_refused_and_nothing_is_touched(tmp_path, prompted, bindi
     assert "another MODEL_DIR" in str(error.value)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     assert signal.getsignal(signal.SIGTERM) is handler
+
+
+# The rest kills real processes, as a shell or a scheduler would.
+
+KILLED_RUN = ["TRAIN_STEPS=120", "EVAL_PERIOD=20"]
+
+
+def start(model_dir, compiled_programs, *bindings):
+    environment = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(compiled_programs),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "JAX_PLATFORMS": "cpu",
+    }
+    bindings = [*tiny_runs.BINDINGS, f"MODEL_DIR={model_dir}", *KILLED_RUN, *bindings]
+    arguments = [f"--gin_file={part}" for part in tiny_runs.PARTS]
+    arguments += [f"--gin.{binding}" for binding in bindings]
+    with open(f"{model_dir}.log", "a") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "prompt_tuning.train", *arguments],
+            cwd=Path(__file__).parents[2],
+            env=environment,
+            stdout=log,
+            stderr=log,
+        )
+
+
+def kill(process, when, signal_number=signal.SIGKILL):
+    """Waits for the moment, sends the signal and returns how the process ended."""
+    end = time.monotonic() + 120
+    while not when() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.001)
+    process.send_signal(signal_number)
+    return process.wait(timeout=60)
+
+
+def appears(folder, pattern):
+    """The moment at which a new file of the name appears."""
+    known = set(Path(folder).glob(pattern))
+    return lambda: bool(set(Path(folder).glob(pattern)) - known)
+
+
+def after(seconds, moment):
+    """That long after a moment."""
+    began = []
+
+    def when():
+        if not began and moment():
+            began.append(time.monotonic())
+        return bool(began) and time.monotonic() - began[0] > seconds
+
+    return when
+
+
+def finish(process):
+    assert process.wait(timeout=120) == 0
+    return process
+
+
+@pytest.mark.slow
+def test_a_prompt_survives_kills(tmp_path, compiled_programs):
+    """Killed in a save, some steps later, and by SIGTERM; ends as if it never had been."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    reference = start(whole, compiled_programs)
+    process = start(killed, compiled_programs)
+    assert kill(process, appears(killed, "state/*.orbax-checkpoint-tmp*")) == -signal.SIGKILL
+    finish(reference)
+    delay = np.random.default_rng().uniform(0.0, 0.5)
+    process = start(killed, compiled_programs)
+    moment = after(delay, appears(killed, "prompts/step_0000[46]0.safetensors"))
+    assert kill(process, moment) == -signal.SIGKILL, f"after {delay} s"
+    process = start(killed, compiled_programs)
+    moment = appears(killed, "prompts/step_*.safetensors")
+    assert kill(process, moment, signal.SIGTERM) == 42
+    finish(start(killed, compiled_programs))
+    for name in ("step_000120", "best"):
+        expected = tiny_runs.prompt_bytes(whole, name)
+        assert tiny_runs.prompt_bytes(killed, name) == expected, f"after {delay} s"
+    assert tiny_runs.read_metrics(killed) == tiny_runs.read_metrics(whole)
+    log = Path(f"{killed}.log").read_text()
+    assert "resuming at step" in log
+    assert re.search(r"SIGTERM: saved step \d+; run the same command to go on", log)
+    names = {path.name for path in killed.rglob("*")}
+    assert not [name for name in names if "tmp" in name]
+
+
+@pytest.mark.slow
+def test_a_tuned_model_survives_kills(tmp_path, compiled_programs):
+    """Killed while the best model is written, and while a state of everything is."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    everything = ["Run.trainable=['.*']", "adafactor.learning_rate=0.01"]
+    reference = start(whole, compiled_programs, *everything)
+    process = start(killed, compiled_programs, *everything)
+    assert kill(process, appears(killed, "best/*.tmp-*")) == -signal.SIGKILL
+    assert not list(killed.glob("best/checkpoint_?")), "killed too late"
+    finish(reference)
+    process = start(killed, compiled_programs, *everything)
+    moment = appears(killed, "state/[46]0.orbax-checkpoint-tmp*")
+    assert kill(process, moment) == -signal.SIGKILL
+    finish(start(killed, compiled_programs, *everything))
+    assert tiny_runs.read_metrics(killed) == tiny_runs.read_metrics(whole)
+    ends = [load_parameters(tiny_runs.MODEL, f"{folder}/best") for folder in (whole, killed)]
+    assert trees.diff(*ends).is_empty
+    assert tiny_runs.prompt_bytes(killed, "step_000120") == tiny_runs.prompt_bytes(
+        whole, "step_000120"
+    )
+    assert not list(killed.glob("best/*.tmp-*"))

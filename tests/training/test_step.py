@@ -76,7 +76,8 @@ def prompt_step(quick, gradients):
         return optimizer.update(gradient, state, params)
 
     spy = optax.GradientTransformation(optimizer.init, update)
-    return make_train_step(transformer(tiny_runs.MODEL, P, "prefix"), spy)
+    model = transformer(tiny_runs.MODEL, P, "prefix")
+    return make_train_step(model, spy, weight_decay_rate=1e-5)
 
 
 def test_the_prompt_moves_and_the_frozen_tree_does_not(t5, batch, prompt_step):
@@ -132,7 +133,7 @@ def test_the_metrics_of_a_uniform_model(t5, batch, prompt_step):
     assert float(metrics.accuracy) == 0.0
     assert float(metrics.target_tokens) == 57.0
     assert float(metrics.gradient_norm) == 0.0
-    # No gradient, and Adafactor's weight decay of 1e-5 all the same.
+    # No gradient, and the weight decay of 1e-5 all the same.
     moved = np.array(state.trainable[PROMPT_PATH])
     np.testing.assert_allclose(moved, prompt * (1 - 1e-5), rtol=1e-6)
     assert float(metrics.trainable_norm) == pytest.approx(np.linalg.norm(moved), rel=1e-5)

@@ -1,0 +1,100 @@
+"""Tests of prompt_tuning/training/run.py: a setting that cannot work is refused by name."""
+
+import dataclasses
+import math
+import re
+
+import pytest
+import tiny_runs
+
+from prompt_tuning.model.decoding import Greedy
+from prompt_tuning.prompts.initializers import from_class_labels
+from prompt_tuning.prompts.prompt import PROMPT_PATH
+from prompt_tuning.training.run import MACRO_OF_FIELD, Run
+
+
+def make_run(**changes):
+    return dataclasses.replace(tiny_runs.make_run("/nowhere"), **changes)
+
+
+def test_the_defaults_are_the_papers():
+    """Lester et al. 2021, section 3."""
+    default = {field.name: field.default for field in dataclasses.fields(Run)}
+    assert default["prompt_length"] == 100
+    assert default["train_steps"] == 30_000
+    assert default["batch_size"] == 32
+    assert default["eval_period"] == 1_000
+    assert default["trainable"] == (PROMPT_PATH,)
+    assert default["prompt_initializer"] is from_class_labels
+    assert (default["z_loss"], default["label_smoothing"]) == (1e-4, 0.0)
+    assert default["loss_normalizing_factor"] is None
+    assert default["early_stopping"] is None
+    assert default["decoding"] == Greedy()
+
+
+REFUSED = [
+    ("train_steps", 0, "Run.train_steps (set by TRAIN_STEPS) must be a whole number, 1 or more"),
+    ("train_steps", 10.0, "got 10.0"),
+    ("batch_size", "32", "Run.batch_size (set by BATCH_SIZE) must be a whole number"),
+    ("batch_size", True, "got True"),
+    ("eval_period", -1, "Run.eval_period (set by EVAL_PERIOD)"),
+    ("eval_batch_size", 0, "Run.eval_batch_size must be a whole number, 1 or more; got 0"),
+    ("num_decodes", 0, "Run.num_decodes"),
+    ("prompt_length", 0, "Run.prompt_length (set by PROMPT_LENGTH) must be a whole number, 1 or"),
+    ("eval_examples", 0, "1 or more, or None; got 0"),
+    ("early_stopping", 0, "Run.early_stopping"),
+    ("seed", -1, "Run.seed (set by RANDOM_SEED) must be a whole number, 0 or more; got -1"),
+    ("seed", None, "got None"),
+    ("seed", False, "got False"),
+    ("seed", 1.5, "got 1.5"),
+    ("task", "", "Run.task (set by MIXTURE_OR_TASK_NAME) must be some text; got ''"),
+    ("task", None, "got None"),
+    ("model_dir", None, "Run.model_dir (set by MODEL_DIR) must be some text"),
+    ("initial_checkpoint_path", "", "Run.initial_checkpoint_path (set by INITIAL_CHECKPOINT_PATH)"),
+    ("prompt_file", "", "Run.prompt_file (set by PROMPT_FILE) must be some text or None"),
+    ("eval_split", None, "Run.eval_split must be some text"),
+    ("label_smoothing", 1.0, "Run.label_smoothing must be in [0, 1); got 1.0"),
+    ("label_smoothing", math.nan, "got nan"),
+    ("weight_decay_rate", 1.0, "Run.weight_decay_rate must be in [0, 1); got 1.0"),
+    ("z_loss", -1e-4, "Run.z_loss must be a number, 0 or more"),
+    ("z_loss", "much", "got 'much'"),
+    ("loss_normalizing_factor", 0, "(set by LOSS_NORMALIZING_FACTOR) must be a number above 0"),
+    ("loss_normalizing_factor", "NUM_TOKENS", "one of ['NUM_REAL_TARGET_TOKENS', "),
+    ("loss_normalizing_factor", math.inf, "got inf"),
+    ("task_feature_lengths", {"inputs": 512}, "must be like {'inputs': 512, 'targets': 8}"),
+    ("task_feature_lengths", {"inputs": 512, "targets": 0}, "got {'inputs': 512, 'targets': 0}"),
+    ("task_feature_lengths", 512, "(set by TASK_FEATURE_LENGTHS)"),
+    ("task_feature_lengths", ["inputs", "targets"], "got ['inputs', 'targets']"),
+    ("param_dtype", "float16", "Run.param_dtype must be one of ['float32', 'bfloat16']"),
+    ("param_dtype", ["float32"], "got ['float32']"),
+    ("prompt_position", "infix", "Run.prompt_position must be one of ('prefix', 'suffix')"),
+    ("prompt_initializer", "random", "must be an @initializer; got 'random'"),
+    ("optimizer", None, "must be an @optimizer; got None"),
+    ("decoding", "greedy", "must be a strategy, such as @Greedy(); got 'greedy'"),
+    ("trainable", ".*", "Run.trainable must be a list of patterns, such as ['.*/mlp/.*']"),
+    ("trainable", [], "got []"),
+    ("trainable", [""], "got ['']"),
+    ("trainable", 5, "got 5"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "message"), REFUSED)
+def test_what_cannot_work_is_refused_by_name(name, value, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make_run(**{name: value})
+
+
+def test_what_can_work_is_accepted():
+    for factor in (None, 233472, 0.5, "num_real_target_tokens", "AVERAGE_PER_SEQUENCE"):
+        assert make_run(loss_normalizing_factor=factor).loss_normalizing_factor == factor
+    assert make_run(trainable=[".*"]).trainable == (".*",)
+    assert make_run(seed=0, prompt_length=None, early_stopping=3).early_stopping == 3
+
+
+def test_a_run_knows_what_it_trains():
+    assert not make_run().trains_model
+    assert make_run(trainable=(".*",)).trains_model
+
+
+def test_every_macro_sets_a_field():
+    assert {field.name for field in dataclasses.fields(Run)} >= MACRO_OF_FIELD.keys()

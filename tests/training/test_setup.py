@@ -1,0 +1,158 @@
+"""Tests of prompt_tuning/training/setup.py: what is found wrong before anything compiles."""
+
+import dataclasses
+import functools
+import os
+import re
+
+import jax
+import numpy as np
+import pytest
+import tiny_runs
+
+from prompt_tuning import trees
+from prompt_tuning.data import tasks, vocabularies
+from prompt_tuning.prompts import files
+from prompt_tuning.prompts.initializers import from_class_labels, from_random_uniform
+from prompt_tuning.prompts.prompt import PROMPT_PATH
+from prompt_tuning.training import setup
+from prompt_tuning.training.frozen import FrozenT5, load_parameters
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+@pytest.fixture(scope="module")
+def t5(quick):
+    params = load_parameters(tiny_runs.MODEL, "random")
+    return FrozenT5(tiny_runs.MODEL, params, vocabularies.family("byt5").vocabulary)
+
+
+def make_run(**changes):
+    return tiny_runs.make_run("/nowhere", **changes)
+
+
+def test_the_prompt_depends_on_the_seed_alone(t5):
+    def drawn(seed):
+        run = make_run(prompt_initializer=from_random_uniform, seed=seed)
+        return np.array(setup.initial_prompt(run, t5))
+
+    np.testing.assert_array_equal(drawn(0), drawn(0))
+    assert (drawn(0) != drawn(1)).all()
+    expected = from_random_uniform(jax.random.fold_in(jax.random.key(1), 0), (4, 16))
+    np.testing.assert_array_equal(drawn(1), expected)
+    assert (setup.prompt_rng(1) != setup.dropout_rng(1)).all()
+
+
+def test_the_prompt_starts_from_the_models_embeddings(t5):
+    """'ab' is bytes 97 and 98, ids 100 and 101; a label's vector is the mean of its tokens."""
+    start = functools.partial(from_class_labels, labels=["ab", "c"])
+    prompt = setup.initial_prompt(make_run(prompt_initializer=start), t5)
+    table = np.array(t5.params["token_embedder/embedding"])
+    np.testing.assert_allclose(prompt[0], (table[100] + table[101]) / 2, rtol=1e-6)
+    np.testing.assert_array_equal(prompt[1], table[102])
+
+
+def test_an_embedding_file_replaces_the_models_table(t5, tmp_path):
+    table = np.arange(384 * 16, dtype=np.float32).reshape(384, 16)
+    np.save(tmp_path / "table.npy", table)
+    start = functools.partial(from_class_labels, labels=["c"])
+    run = make_run(prompt_initializer=start, embedding_file=str(tmp_path / "table.npy"))
+    np.testing.assert_array_equal(setup.initial_prompt(run, t5)[0], table[102])
+
+    np.save(tmp_path / "wide.npy", np.ones((384, 32), np.float32))
+    run = make_run(embedding_file=str(tmp_path / "wide.npy"))
+    with pytest.raises(ValueError, match=r"must have shape \(V, 16\) .* got \(384, 32\)"):
+        setup.initial_prompt(run, t5)
+    run = make_run(embedding_file=str(tmp_path / "missing.npy"))
+    with pytest.raises(ValueError, match="missing.npy cannot be read"):
+        setup.initial_prompt(run, t5)
+    np.save(tmp_path / "pickled.npy", np.array([{}]), allow_pickle=True)
+    run = make_run(embedding_file=str(tmp_path / "pickled.npy"))
+    with pytest.raises(ValueError, match="pickled.npy cannot be read"):
+        setup.initial_prompt(run, t5)
+
+
+def test_parameters_are_parted_by_the_patterns(t5):
+    parted = setup.part_parameters(make_run(), t5)
+    assert parted.trainable.keys() == {PROMPT_PATH}
+    assert parted.frozen.keys() == t5.params.keys()
+    assert all(parted.frozen[path] is leaf for path, leaf in t5.params.items()), "no copies"
+
+    parted = setup.part_parameters(make_run(trainable=(".*/mlp/wo/kernel",)), t5)
+    assert parted.trainable.keys() == {
+        "encoder/layers_0/mlp/wo/kernel",
+        "decoder/layers_0/mlp/wo/kernel",
+    }
+    assert PROMPT_PATH in parted.frozen
+
+    parted = setup.part_parameters(make_run(prompt_length=None, trainable=(".*",)), t5)
+    assert (parted.trainable.keys(), parted.frozen) == (t5.params.keys(), {})
+
+
+@pytest.mark.parametrize(
+    ("changes", "pattern"),
+    [
+        ({"trainable": (PROMPT_PATH, ".*/lora")}, ".*/lora"),
+        ({"trainable": ("mlp",)}, "mlp"),  # a pattern matches whole paths
+        ({"prompt_length": None}, PROMPT_PATH),
+    ],
+)
+def test_a_pattern_that_matches_nothing_is_refused(t5, changes, pattern):
+    message = f"The pattern {pattern!r} matches no parameter"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        setup.part_parameters(make_run(**changes), t5)
+
+
+def test_what_trains_is_kept_in_float32(t5):
+    coarse = FrozenT5(
+        t5.config, load_parameters(t5.config, "random", dtype="bfloat16"), t5.vocabulary
+    )
+    parted = setup.part_parameters(make_run(), coarse)
+    assert parted.trainable[PROMPT_PATH].dtype == np.float32
+    assert {str(leaf.dtype) for leaf in parted.frozen.values()} == {"bfloat16"}
+    with pytest.raises(ValueError, match="kept in float32, but .* is bfloat16. Set Run.param_dty"):
+        setup.part_parameters(make_run(trainable=(".*",)), coarse)
+
+
+def test_the_task_is_made_available(tmp_path, monkeypatch):
+    assert setup.prepare_task(make_run()).name == "generated_sentiment"
+    with pytest.raises(ValueError, match="no task 'generated_sentimnt'. Did you mean generated"):
+        setup.prepare_task(make_run(task="generated_sentimnt"))
+    with pytest.raises(ValueError, match="task module 'nowhere.tasks' cannot be imported"):
+        setup.prepare_task(make_run(task_module="nowhere.tasks"))
+    (tmp_path / "my_tasks.py").write_text("import os\nos.environ['MY_TASKS'] = 'imported'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("MY_TASKS", "")
+    setup.prepare_task(make_run(task_module="my_tasks"))
+    assert os.environ["MY_TASKS"] == "imported"
+    with pytest.raises(ValueError, match="There is no data folder '/nowhere/data'"):
+        setup.prepare_task(make_run(data_dir="/nowhere/data"))
+
+
+def test_a_task_of_another_models_vocabulary_is_refused():
+    run = make_run(model=dataclasses.replace(tiny_runs.MODEL, vocab_size=200))
+    task = tasks.get("generated_sentiment")
+    with pytest.raises(ValueError, match="The vocabulary has 259 ids, but tiny_byt5 embeds 200"):
+        setup.load_t5(run, task)
+
+
+def test_the_prompt_of_a_run_is_its_best_or_the_one_it_names(t5, tmp_path):
+    run = tiny_runs.make_run(tmp_path)
+    with pytest.raises(ValueError, match=f"There is no trained prompt in {tmp_path}. Train first"):
+        setup.find_prompt(run, t5)
+    about = files.PromptMetadata("tiny_byt5", t5.fingerprint, length=4, width=16)
+    files.save(tmp_path / "prompts/best", np.full((4, 16), 1.0, np.float32), about)
+    files.save(tmp_path / "mine", np.full((4, 16), 2.0, np.float32), about)
+    assert setup.find_prompt(run, t5).prompt[0, 0] == 1.0
+    named = tiny_runs.make_run(tmp_path, prompt_file=str(tmp_path / "mine.npy"))
+    assert setup.find_prompt(named, t5).prompt[0, 0] == 2.0
+    assert setup.find_prompt(tiny_runs.make_run(tmp_path, prompt_length=None), t5) is None
+    (tmp_path / "prompts/best.safetensors").write_bytes(b"cut")
+    with pytest.raises(ValueError, match="cannot be read as .safetensors"):
+        setup.find_prompt(run, t5)
+
+
+def test_no_frozen_array_is_copied_for_the_model(t5):
+    model, params = t5.with_prompt(np.ones((4, 16), np.float32))
+    flat = trees.flatten(params)
+    assert all(flat[path] is leaf for path, leaf in t5.params.items())
