@@ -18,6 +18,7 @@ import tiny_runs
 from prompt_tuning import trees
 from prompt_tuning.checkpoints.training_state import StateStore
 from prompt_tuning.data import batches
+from prompt_tuning.model import decoding
 from prompt_tuning.training import loop
 from prompt_tuning.training.frozen import load_parameters
 
@@ -35,12 +36,19 @@ def assert_ends_as(model_dir, done):
     assert tiny_runs.read_metrics(model_dir) == tiny_runs.read_metrics(done.run.model_dir)
 
 
-def test_more_steps_go_on_from_where_the_run_ended(tmp_path, prompted, capsys):
-    """TRAIN_STEPS and EVAL_PERIOD may change; an evaluation more changes nothing."""
-    loop.train_run(tiny_runs.load_run(tmp_path, "TRAIN_STEPS=3", "EVAL_PERIOD=3"))
-    assert "resuming" not in capsys.readouterr().out
-    trained = loop.train_run(tiny_runs.load_run(tmp_path))
-    assert "resuming at step 3\n" in capsys.readouterr().out
+def test_more_steps_go_on_from_where_the_run_ended(tmp_path, prompted, caplog, capsys):
+    """TRAIN_STEPS and EVAL_PERIOD may change; an evaluation more changes nothing.
+
+    The second process compiles the very program of the first, and nothing twice.
+    """
+    decoding.generate.clear_cache()
+    programs = []
+    for bindings in (["TRAIN_STEPS=3", "EVAL_PERIOD=3"], []):
+        with jax.log_compiles(), caplog.at_level(logging.WARNING):
+            trained = loop.train_run(tiny_runs.load_run(tmp_path, *bindings))
+        programs.append([text for text in caplog.messages if "Compiling jit(" in text])
+        caplog.clear()
+    assert re.findall("resuming at step .*", capsys.readouterr().out) == ["resuming at step 3"]
     assert trained.step == 6
     last = tiny_runs.prompt_bytes(prompted.run.model_dir, "step_000006")
     assert tiny_runs.prompt_bytes(tmp_path, "step_000006") == last
@@ -48,32 +56,18 @@ def test_more_steps_go_on_from_where_the_run_ended(tmp_path, prompted, capsys):
         (3, "train"), (3, "validation"), (4, "validation"), (6, "train"), (6, "validation"),
     ]  # fmt: skip
 
+    updates = [[text for text in texts if "jit(update)" in text] for texts in programs]
+    assert len(updates[0]) == 1
+    assert updates[0] == updates[1]
+    generates = [sum("jit(generate)" in text for text in texts) for texts in programs]
+    assert generates == [1, 0]
+
 
 def test_a_finished_run_is_not_trained_again(tmp_path, prompted):
     folder = shutil.copytree(prompted.run.model_dir, tmp_path / "run")
     trained = loop.train_run(tiny_runs.load_run(folder))
     assert trained[:3] == prompted.trained[:3]
     assert_ends_as(folder, prompted)
-
-
-def test_sigterm_saves_that_step_and_exits_with_42(tmp_path, prompted, monkeypatch, capsys):
-    """SIGTERM comes while step 3 is made; step 3 is no evaluation."""
-    deal = batches.TrainBatches.batch
-
-    def batch(self, step):
-        if step == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return deal(self, step)
-
-    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
-        patch.setattr(batches.TrainBatches, "batch", batch)
-        loop.train_run(tiny_runs.load_run(tmp_path))
-    assert stop.value.code == 42
-    assert "SIGTERM: saved step 3; run the same command to go on" in capsys.readouterr().out
-    store = StateStore(tmp_path / "state", read_only=True)
-    assert (store.newest_step, store.best_step) == (3, 2)
-    loop.train_run(tiny_runs.load_run(tmp_path))
-    assert_ends_as(tmp_path, prompted)
 
 
 def break_at(monkeypatch, step):
@@ -88,8 +82,27 @@ def break_at(monkeypatch, step):
     monkeypatch.setattr(StateStore, "save", broken)
 
 
-def test_a_stop_between_the_prompt_and_the_state(tmp_path, prompted, monkeypatch):
-    """The prompt of step 4 is written, its state is not: steps 3 and 4 are made again."""
+def test_stops_of_two_kinds_leave_no_trace(tmp_path, prompted, monkeypatch, capsys):
+    """SIGTERM comes while step 3 is made, which is no evaluation: that step is saved.
+
+    Then the process ends when the prompt of step 4 is written and its state is not: step 4
+    is made again.
+    """
+    deal = batches.TrainBatches.batch
+
+    def batch(self, step):
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return deal(self, step)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
+        patch.setattr(batches.TrainBatches, "batch", batch)
+        loop.train_run(tiny_runs.load_run(tmp_path))
+    assert stop.value.code == 42
+    assert "SIGTERM: saved step 3; run the same command to go on" in capsys.readouterr().out
+    store = StateStore(tmp_path / "state", read_only=True)
+    assert (store.newest_step, store.best_step) == (3, 2)
+
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         break_at(patch, 4)
         loop.train_run(tiny_runs.load_run(tmp_path))
@@ -98,37 +111,31 @@ def test_a_stop_between_the_prompt_and_the_state(tmp_path, prompted, monkeypatch
     cut_short.write_bytes(b"cut")
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 5, "spl')
+
     loop.train_run(tiny_runs.load_run(tmp_path))
     assert_ends_as(tmp_path, prompted)
     assert not cut_short.exists()
 
 
 def test_model_tuning_goes_on_bit_for_bit(tmp_path, tuned, scores, monkeypatch):
-    """Also when the best model of step 4 was written and the state of step 4 was not."""
+    """Also when the best model of step 4 was written and the state of step 4 was not.
+
+    Of the files beside the best model only our own leftovers are removed.
+    """
     run = tiny_runs.make_run(tmp_path, train_steps=4, **tiny_runs.MODEL_TUNING)
     scores += [1.0, 2.0, 2.0]
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         break_at(patch, 4)
         loop.train_run(run)
-    assert (tmp_path / "best/checkpoint_4").exists()
+    assert [path.name for path in (tmp_path / "best").iterdir()] == ["checkpoint_4"]
+    (tmp_path / "best/notes.txt").write_text("mine")
+    (tmp_path / "best/checkpoint_9.tmp-1").mkdir()
     loop.train_run(run)
     assert scores == []
-    ends = [
-        load_parameters(run.model, f"{folder}/best") for folder in (tmp_path, tuned.run.model_dir)
-    ]
+    assert {path.name for path in (tmp_path / "best").iterdir()} == {"checkpoint_4", "notes.txt"}
+    folders = (tmp_path, tuned.run.model_dir)
+    ends = [load_parameters(run.model, f"{folder}/best") for folder in folders]
     assert trees.diff(*ends).is_empty
-
-
-def test_a_resumed_run_compiles_the_same_program(tmp_path, caplog):
-    """The same argument types and placements, so the same machine code."""
-    programs = []
-    for steps in (2, 4):
-        caplog.clear()
-        with jax.log_compiles(), caplog.at_level(logging.WARNING):
-            loop.train_run(tiny_runs.load_run(tmp_path, f"TRAIN_STEPS={steps}"))
-        programs.append([text for text in caplog.messages if "Compiling jit(update)" in text])
-    assert len(programs[0]) == 1
-    assert programs[0] == programs[1]
 
 
 REFUSED = {
