@@ -1,14 +1,26 @@
 """Runs small enough to train in a test: a ByT5 of one layer on the generated sentences."""
 
+import contextlib
+import dataclasses
 import functools
+import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import jax
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from prompt_tuning import config
+from prompt_tuning.data import batches
 from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.prompts import files
 from prompt_tuning.prompts.initializers import from_sampled_vocabulary
+from prompt_tuning.training import evaluate, setup
+from prompt_tuning.training.frozen import load_parameters
+from prompt_tuning.training.loop import Trained, train_run
 from prompt_tuning.training.optimizers import adafactor
 from prompt_tuning.training.run import Run
 
@@ -40,6 +52,7 @@ BINDINGS = [
     "Run.eval_examples=20",
 ]
 MODEL_TUNING = {
+    "model": dataclasses.replace(MODEL, dropout_rate=0.0),
     "prompt_length": None,
     "trainable": (".*",),
     "weight_decay_rate": 0.0,
@@ -83,3 +96,76 @@ def read_metrics(model_dir: Path | str) -> list[dict[str, Any]]:
 def prompt_bytes(model_dir: Path | str, name: str) -> bytes:
     """The values of a saved prompt, to be compared bit for bit."""
     return files.load(Path(model_dir) / "prompts" / name).prompt.tobytes()
+
+
+class Done(NamedTuple):
+    """A run that was trained, to be looked at and not changed."""
+
+    run: Run
+    trained: Trained
+    printed: str
+
+
+def train(run: Run) -> Done:
+    """Trains, and keeps what is printed."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        trained = train_run(run)
+    return Done(run, trained, printed.getvalue())
+
+
+@contextlib.contextmanager
+def scripted(scores: list[float]) -> Iterator[None]:
+    """Takes each dev score off the list instead of evaluating."""
+
+    def measure_all(model, params, sets, run):
+        score = scores.pop(0)
+        return evaluate.Evaluated({"accuracy": score}, score, {}, {})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate, "measure_all", measure_all)
+        yield
+
+
+@contextlib.contextmanager
+def quick(compiled_programs: Path) -> Iterator[None]:
+    """Compiles with few optimisations; compiles, reads and draws the same thing only once."""
+    settings = {
+        "jax_disable_most_optimizations": True,
+        "jax_compilation_cache_dir": str(compiled_programs),
+        "jax_persistent_cache_min_compile_time_secs": 0.3,
+    }
+    before = {name: jax.config.values[name] for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(batches, "load", _load_once)
+            patch.setattr(setup, "load_parameters", _parameters_once)
+            yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+
+
+_load = batches.load
+
+
+def _load_once(name, split, lengths, *, limit=None, keep_raw=True):
+    return _load_cached(name, split, tuple(lengths.items()), limit, keep_raw)
+
+
+@functools.cache
+def _load_cached(name, split, lengths, limit, keep_raw):
+    return _load(name, split, dict(lengths), limit=limit, keep_raw=keep_raw)
+
+
+_draw_once = functools.cache(load_parameters)
+
+
+def _parameters_once(config, path, *, dtype):
+    if not path.startswith("random"):
+        return load_parameters(config, path, dtype=dtype)
+    drawn = _draw_once(config, path, dtype=dtype)
+    return {name: leaf.copy() for name, leaf in drawn.items()}  # model tuning uses them up

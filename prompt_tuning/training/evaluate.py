@@ -4,6 +4,7 @@ EVAL_OUTPUT_DIR/metrics.json               the metrics of every task, and the de
 EVAL_OUTPUT_DIR/predictions/TASK.jsonl     one line an example
 """
 
+import dataclasses
 import json
 import os
 import time
@@ -20,7 +21,7 @@ from prompt_tuning.model import decoding
 from prompt_tuning.model.transformer import Transformer
 from prompt_tuning.prompts.prompt import PROMPT_PATH
 from prompt_tuning.training import setup
-from prompt_tuning.training.frozen import FrozenT5, load_parameters
+from prompt_tuning.training.frozen import FrozenT5, parameter_shapes
 from prompt_tuning.training.run import Run
 
 
@@ -108,8 +109,7 @@ def evaluate_run(run: Run) -> Evaluated:
     sets = load_eval_sets(run)
     for examples in sets:
         print(examples.report())
-    t5 = setup.load_t5(run, task)
-    model, params, what = trained_model(run, t5)
+    _, model, params, what = load_trained(run, task)
     began = time.monotonic()
     evaluated = measure_all(model, params, sets, run)
     seconds = time.monotonic() - began
@@ -123,43 +123,66 @@ def evaluate_run(run: Run) -> Evaluated:
     return evaluated
 
 
-def trained_model(run: Run, t5: FrozenT5) -> tuple[Transformer, Any, str]:
-    """Finds what a run trained: its prompt, its tuned parameters, or both.
+class LoadedModel(NamedTuple):
+    """What a run trained, ready to be measured or asked.
+
+    Attributes:
+      t5: the T5, tuned or not.
+      model, params: that T5 with the run's prompt, as `model/decoding.py` takes them.
+      what: a few words that say what was loaded from where.
+    """
+
+    t5: FrozenT5
+    model: Transformer
+    params: Any
+    what: str
+
+
+def load_trained(run: Run, task: Any) -> LoadedModel:
+    """Loads what a run trained: its prompt, its tuned model, or both.
 
     Args:
       run: names the prompt, or the folder to look into.
-      t5: the model as it was before training.
-
-    Returns:
-      A model, its nested parameters, and a few words that say what it is.
+      task: the run's task, see `setup.prepare_task`.
 
     Raises:
       ValueError: what the run trains is not there, or does not fit.
     """
-    prompt = setup.find_prompt(run, t5)
-    array = None if prompt is None else prompt.prompt  # whether it fits was checked
-    names = [] if prompt is None else [f"prompt {prompt.path}"]
-    tuned = os.path.join(run.model_dir, "best")
-    if _tunes_model(run, t5):
-        if not os.path.isdir(tuned):
-            raise ValueError(
-                f"There is no tuned model in {run.model_dir}. Train first; the model as it is in "
-                "INITIAL_CHECKPOINT_PATH is measured without gin/methods/model_tuning.gin and with "
-                "--gin.Run.prompt_length=None."
-            )
-        params = load_parameters(run.model, tuned, dtype=run.param_dtype)
-        t5 = FrozenT5(run.model, params, t5.vocabulary)
+    tuned = _tuned_folder(run)
+    array, names, t5 = None, [], None
+    if tuned is None or run.prompt_length is not None:
+        t5 = setup.load_t5(run, task)
+        prompt = setup.find_prompt(run, t5)  # checks that it was made for this model
+        if prompt is not None:
+            array = prompt.prompt
+            names.append(f"prompt {prompt.path}")
+    if tuned is not None:
+        del t5  # one model in memory is enough
+        t5 = setup.load_t5(dataclasses.replace(run, initial_checkpoint_path=tuned), task)
         names.append(f"tuned model {tuned}")
-    if not names:
-        names.append(f"untuned model {run.initial_checkpoint_path}")
-    return *t5.with_prompt(array, run.prompt_position), " and ".join(names)
+    what = " and ".join(names) or f"untuned model {run.initial_checkpoint_path}"
+    return LoadedModel(t5, *t5.with_prompt(array, run.prompt_position), what)
 
 
-def _tunes_model(run: Run, t5: FrozenT5) -> bool:
+def _tuned_folder(run: Run) -> str | None:
+    """Where the best tuned model of a run lies; None if the run tunes a prompt alone.
+
+    Raises:
+      ValueError: it is not there, or a pattern matches no parameter.
+    """
     if not run.trains_model:
-        return False
-    paths = [*t5.params] + [PROMPT_PATH] * (run.prompt_length is not None)
-    return trees.match(paths, run.trainable) != [PROMPT_PATH]
+        return None
+    paths = [*parameter_shapes(run.model)] + [PROMPT_PATH] * (run.prompt_length is not None)
+    if trees.match(paths, run.trainable) == [PROMPT_PATH]:
+        return None
+    folder = os.path.join(run.model_dir, "best")
+    if not os.path.isdir(folder):
+        raise ValueError(
+            f"There is no tuned model in {run.model_dir}. Train first; the model as it is in "
+            "INITIAL_CHECKPOINT_PATH is measured without gin/methods/model_tuning.gin and with "
+            "--gin.Run.prompt_length=None."
+        )
+    return folder
 
 
 def _write(

@@ -20,7 +20,6 @@ from prompt_tuning.data import batches, tasks
 from prompt_tuning.data.postprocessors import as_text
 from prompt_tuning.model import decoding
 from prompt_tuning.training import evaluate, setup
-from prompt_tuning.training.frozen import FrozenT5
 from prompt_tuning.training.run import Run
 
 INPUT_KEYS = ("input", "inputs", "text")
@@ -92,8 +91,7 @@ def infer_run(run: Run, input_file: str | None = None, output_file: str | None =
     """
     task = setup.prepare_task(run)
     inputs = _inputs_of_task(run) if input_file is None else read_inputs(input_file)
-    t5 = setup.load_t5(run, task)
-    model, params, what = evaluate.trained_model(run, t5)
+    loaded = evaluate.load_trained(run, task)
     labels = tasks.labels(run.task)
     path = output_file or os.path.join(
         run.infer_output_dir or os.path.join(run.model_dir, "infer"), "predictions.jsonl"
@@ -101,10 +99,10 @@ def infer_run(run: Run, input_file: str | None = None, output_file: str | None =
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     cut = 0
     with open(path, "w", encoding="utf-8") as file:
-        for record in _records(run, t5, model, params, inputs, labels):
+        for record in _records(run, loaded, inputs, labels):
             cut += "tokens_cut" in record
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
-    print(f"{what}: {len(inputs):,} predictions, written to {path}")
+    print(f"{loaded.what}: {len(inputs):,} predictions, written to {path}")
     if cut:
         limit = run.task_feature_lengths["inputs"]
         print(f"{cut:,} inputs were longer than {limit} tokens and were cut; see 'tokens_cut'")
@@ -124,13 +122,12 @@ def _inputs_of_task(run: Run) -> list[Input]:
 
 def _records(
     run: Run,
-    t5: FrozenT5,
-    model: Any,
-    params: Any,
+    loaded: evaluate.LoadedModel,
     inputs: list[Input],
     labels: tuple[str, ...] | None,
 ) -> Iterator[dict[str, Any]]:
     """Predicts batch by batch; the last one is filled up, so that one shape compiles."""
+    t5, model, params, _ = loaded
     size = min(run.eval_batch_size, len(inputs))
     length = run.task_feature_lengths["inputs"]
     label_ids = None if labels is None else t5.encode_labels(labels)

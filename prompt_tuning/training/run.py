@@ -129,7 +129,7 @@ class Run:
         for name in ("prompt_length", "eval_examples", "early_stopping"):
             value = getattr(self, name)
             _require(name, value, "a whole number, 1 or more, or None", _is_count, optional=True)
-        _require("seed", self.seed, "a whole number, 0 or more", _is_seed)
+        _require("seed", self.seed, "a whole number from 0 to 4,294,967,295", _is_seed)
         _require("label_smoothing", self.label_smoothing, "in [0, 1)", lambda x: 0 <= x < 1)
         _require("weight_decay_rate", self.weight_decay_rate, "in [0, 1)", lambda x: 0 <= x < 1)
         _require("z_loss", self.z_loss, "a number, 0 or more", lambda x: x >= 0)
@@ -164,7 +164,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_seed(value: Any) -> bool:
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value < 2**32  # JAX would use the lower 32 bits
 
 
 def _is_factor(value: Any) -> bool:

@@ -4,6 +4,7 @@ Everything that can be wrong is found here, in the order of what it costs: the t
 data first, then the parameters, and only then does anything compile.
 """
 
+import os
 from typing import Any, NamedTuple
 
 import jax
@@ -107,22 +108,19 @@ def find_prompt(run: Run, t5: FrozenT5) -> files.PromptFile | None:
       The prompt, or None for a run without one.
 
     Raises:
-      ValueError: there is none, or it does not fit the model.
+      ValueError: there is none, it cannot be read, or it does not fit the model.
     """
     if run.prompt_length is None:
         return None
     path = run.prompt_file
     if path is None:
         path = f"{run.model_dir}/prompts/best"
-        try:
-            prompt = files.load(path)
-        except ValueError as error:
+        if not any(os.path.isfile(path + suffix) for suffix in files.SUFFIXES):
             raise ValueError(
                 f"There is no trained prompt in {run.model_dir}. Train first, or name a prompt "
-                f"with --gin.PROMPT_FILE=... ({error})"
-            ) from error
-    else:
-        prompt = files.load(path)
+                "with --gin.PROMPT_FILE=..."
+            )
+    prompt = files.load(path)
     t5.check_fits(prompt, run.allow_other_model)
     return prompt
 

@@ -108,8 +108,7 @@ def test_every_example_is_decoded_once_and_in_order(prompted):
     """Twenty examples in batches of 16: the second batch is filled up, and cut again."""
     run = prompted.run
     (examples,) = evaluate.load_eval_sets(run)
-    t5 = setup.load_t5(run, setup.prepare_task(run))
-    model, params, _ = evaluate.trained_model(run, t5)
+    _, model, params, _ = evaluate.load_trained(run, setup.prepare_task(run))
     options = {"strategy": run.decoding, "batch_size": 16}
     ids = evaluate.predict(model, params, examples, **options)
     assert ids.shape == (20, 8)
@@ -183,18 +182,42 @@ def test_the_model_as_it_is_can_be_measured(tmp_path, says):
 
 
 def test_the_tuned_model_is_what_is_evaluated(tuned):
-    t5 = setup.load_t5(tuned.run, setup.prepare_task(tuned.run))
-    _, params, what = evaluate.trained_model(tuned.run, t5)
+    loaded = evaluate.load_trained(tuned.run, setup.prepare_task(tuned.run))
     best = load_parameters(tiny_runs.MODEL, tuned.trained.path)
-    assert trees.diff(trees.flatten(params), best).is_empty
-    assert not trees.diff(best, t5.params).is_empty
-    assert what == f"tuned model {tuned.trained.path}"
+    assert trees.diff(trees.flatten(loaded.params), best).is_empty
+    assert trees.diff(loaded.t5.params, best).is_empty
+    assert loaded.what == f"tuned model {tuned.trained.path}"
+
+
+def test_one_model_at_a_time_is_in_memory(tuned, monkeypatch):
+    """The model before tuning is not loaded where no prompt has to be compared with it."""
+    loaded, load = [], setup.load_parameters
+
+    def load_parameters(config, path, *, dtype):
+        loaded.append(path)
+        return load(config, path, dtype=dtype)
+
+    monkeypatch.setattr(setup, "load_parameters", load_parameters)
+    evaluate.load_trained(tuned.run, setup.prepare_task(tuned.run))
+    assert loaded == [tuned.trained.path]
+
+
+def test_a_prompt_and_a_tuned_model_go_together(tuned, prompted):
+    """The prompt is compared with the model before tuning, and put before the tuned one."""
+    run = dataclasses.replace(
+        tuned.run, prompt_length=4, prompt_file=f"{prompted.run.model_dir}/prompts/best"
+    )
+    loaded = evaluate.load_trained(run, setup.prepare_task(run))
+    best = files.load(run.prompt_file)
+    flat = trees.flatten(loaded.params)
+    np.testing.assert_array_equal(flat.pop(PROMPT_PATH), best.prompt)
+    assert trees.diff(flat, load_parameters(tiny_runs.MODEL, tuned.trained.path)).is_empty
+    assert loaded.what == f"prompt {best.path} and tuned model {tuned.trained.path}"
 
 
 def test_a_pattern_that_is_the_prompt_alone_needs_no_tuned_model(prompted):
     run = dataclasses.replace(prompted.run, trainable=(".*/prompt",))
-    t5 = setup.load_t5(run, setup.prepare_task(run))
-    _, params, what = evaluate.trained_model(run, t5)
+    _, _, params, what = evaluate.load_trained(run, setup.prepare_task(run))
     best = files.load(f"{run.model_dir}/prompts/best").prompt
     np.testing.assert_array_equal(trees.flatten(params)[PROMPT_PATH], best)
     assert what.startswith("prompt ")
@@ -203,8 +226,7 @@ def test_a_pattern_that_is_the_prompt_alone_needs_no_tuned_model(prompted):
 def test_sampling_draws_from_the_seed(prompted):
     run = prompted.run
     (examples,) = evaluate.load_eval_sets(run)
-    t5 = setup.load_t5(run, setup.prepare_task(run))
-    model, params, _ = evaluate.trained_model(run, t5)
+    _, model, params, _ = evaluate.load_trained(run, setup.prepare_task(run))
 
     def drawn(seed):
         options = {"strategy": decoding.Sample(), "batch_size": 16, "seed": seed}

@@ -42,8 +42,7 @@ def test_a_text_a_line(run, tmp_path, capsys):
     assert all(line.keys() == {"input", "prediction", "score", "label_scores"} for line in lines)
     assert f"18 predictions, written to {inferred.path}" in capsys.readouterr().out
 
-    t5 = setup.load_t5(run, setup.prepare_task(run))
-    model, params, _ = evaluate.trained_model(run, t5)
+    t5, model, params, _ = evaluate.load_trained(run, setup.prepare_task(run))
     ids, _ = t5.encode_cut(TEXTS[:16], 48)
     decoded = decoding.generate(model, params, ids, max_decode_length=8)
     assert [line["prediction"] for line in lines[:16]] == [
@@ -58,8 +57,7 @@ def test_a_text_a_line(run, tmp_path, capsys):
 def test_label_scores_are_log_probabilities_of_the_labels(run, tmp_path):
     """Each is what `score` gives that label alone; the largest is rank classification."""
     lines = lines_of(infer.infer_run(run, write(tmp_path / "in.txt", TEXTS)).path)
-    t5 = setup.load_t5(run, setup.prepare_task(run))
-    model, params, _ = evaluate.trained_model(run, t5)
+    t5, model, params, _ = evaluate.load_trained(run, setup.prepare_task(run))
     ids, _ = t5.encode_cut(TEXTS[:16], 48)
     alone = {}
     for label in ("awful", "great"):
@@ -141,8 +139,7 @@ def test_without_a_file_the_split_of_the_task_is_predicted(run):
     assert [line["input"] for line in lines] == expected
     assert len(expected) == 20
     # Evaluation and inference decode alike.
-    t5 = setup.load_t5(run, setup.prepare_task(run))
-    model, params, _ = evaluate.trained_model(run, t5)
+    t5, model, params, _ = evaluate.load_trained(run, setup.prepare_task(run))
     ids = evaluate.predict(model, params, examples, strategy=run.decoding, batch_size=16)
     assert [line["prediction"] for line in lines] == [t5.decode(row) for row in ids]
 
@@ -163,7 +160,9 @@ BAD_FILES = {
 @pytest.mark.parametrize("name", BAD_FILES)
 def test_a_bad_input_file_is_one_sentence(run, tmp_path, name, monkeypatch):
     """And comes before the model is loaded."""
-    monkeypatch.setattr(setup, "load_t5", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(
+        setup, "load_parameters", lambda *_, **__: pytest.fail("the model was loaded")
+    )
     content, message = BAD_FILES[name]
     (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=message):
