@@ -218,25 +218,28 @@ class _Training:
         self.progress.note_dev_score(note)
 
     def _write_trained(self, result: evaluate.Evaluated, is_best: bool) -> None:
-        """Writes the prompt by itself, or for model tuning the best model as T5X."""
-        step, run = self.state.step, self.run
-        prompt = self.state.trainable.get(PROMPT_PATH)
-        if prompt is not None:
-            metadata = files.PromptMetadata(
-                model=run.model.name,
-                model_fingerprint=self.fingerprint,
-                length=prompt.shape[0],
-                width=prompt.shape[1],
-                task=run.task,
-                step=step,
-                dev_metrics=result.metrics,
-                config=run.config_text,
-            )
-            names = [f"step_{step:06d}"] + ["best"] * is_best
-            for name in names:
-                files.save(os.path.join(run.model_dir, "prompts", name), prompt, metadata)
+        """Writes the prompt by itself, and for model tuning the best model as T5X."""
+        self._write_prompt(f"step_{self.state.step:06d}", result.metrics)
+        if is_best:
+            self._write_prompt("best", result.metrics)
         if is_best and self.state.trainable.keys() != {PROMPT_PATH}:
             self._write_best_model()
+
+    def _write_prompt(self, name: str, dev_metrics: dict[str, float]) -> None:
+        run, prompt = self.run, self.state.trainable.get(PROMPT_PATH)
+        if prompt is None:
+            return
+        metadata = files.PromptMetadata(
+            model=run.model.name,
+            model_fingerprint=self.fingerprint,
+            length=prompt.shape[0],
+            width=prompt.shape[1],
+            task=run.task,
+            step=self.state.step,
+            dev_metrics=dev_metrics,
+            config=run.config_text,
+        )
+        files.save(os.path.join(run.model_dir, "prompts", name), prompt, metadata)
 
     def _write_best_model(self) -> None:
         """Writes the tuned model and removes the former best; one of them is always whole."""
@@ -262,7 +265,8 @@ class _Training:
 
     def _save_and_exit(self) -> None:
         self._check()
-        self.store.save(self.state.step, self._state_tree(self.state))
+        if self.store.save(self.state.step, self._state_tree(self.state)):
+            self._write_prompt(f"step_{self.state.step:06d}", {})  # not evaluated
         self.store.wait()
         self.progress.interrupt()
         print(f"SIGTERM: saved step {self.state.step:,}; run the same command to go on")

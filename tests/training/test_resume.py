@@ -19,6 +19,7 @@ from prompt_tuning import trees
 from prompt_tuning.checkpoints.training_state import StateStore
 from prompt_tuning.data import batches
 from prompt_tuning.model import decoding
+from prompt_tuning.prompts import files
 from prompt_tuning.training import loop
 from prompt_tuning.training.frozen import load_parameters
 
@@ -100,6 +101,7 @@ def test_stops_of_two_kinds_leave_no_trace(tmp_path, prompted, monkeypatch, caps
         loop.train_run(tiny_runs.load_run(tmp_path))
     assert stop.value.code == 42
     assert "SIGTERM: saved step 3; run the same command to go on" in capsys.readouterr().out
+    assert files.load(tmp_path / "prompts" / "step_000003").metadata.dev_metrics == {}
     store = StateStore(tmp_path / "state", read_only=True)
     assert (store.newest_step, store.best_step) == (3, 2)
 
