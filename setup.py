@@ -36,6 +36,8 @@ setup(
     python_requires=">=3.11",
     # gin/ would be installed over gin-config if it were found as a package
     packages=find_packages(include=["prompt_tuning", "prompt_tuning.*"]),
+    # the pocket models: their vocabulary, their parameters and their cards
+    package_data={"prompt_tuning": ["assets/*", "assets/*/*"]},
     data_files=recipe_files(),
     install_requires=[
         "clu>=0.0.12,<0.1",
@@ -45,6 +47,7 @@ setup(
         "importlib_resources>=6",  # tensorflow-datasets imports it without asking for it
         "jax>=0.10.2,<0.11",
         "jaxtyping>=0.3.11,<0.4",
+        "matplotlib>=3.11,<3.12",
         "ml_dtypes>=0.5",
         "msgpack>=1.1,<2",
         "numpy>=2.0,<3",
@@ -63,7 +66,15 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]>=0.10.2,<0.11"],
         "cuda": ["jax[cuda13]>=0.10.2,<0.11"],
-        "test": ["beartype>=0.22", "pytest>=9,<10", "pytest-xdist>=3.8,<4", "ruff>=0.17,<0.18"],
+        "test": [
+            "beartype>=0.22",
+            "ipykernel>=7,<8",
+            "nbclient>=0.11,<0.12",
+            "nbformat>=5.11,<6",
+            "pytest>=9,<10",
+            "pytest-xdist>=3.8,<4",
+            "ruff>=0.17,<0.18",
+        ],
     },
     entry_points={"console_scripts": ["prompt-tuning = prompt_tuning.cli:main"]},
     classifiers=[

@@ -23,7 +23,7 @@ def load_model(
     Args:
       model: a size, such as 't5_1_1_small' (a part of gin/models), or dimensions.
       checkpoint_path: a T5X checkpoint, local or gs://; 'random' for untrained parameters.
-      vocabulary: 't5', 'mt5' or 'byt5'; None goes by the model's name.
+      vocabulary: 't5', 'mt5', 'byt5' or 'pocket'; None goes by the model's name.
       vocabulary_file: a sentencepiece model on disk; None is the public one.
       dtype: of the parameters, 'float32' or 'bfloat16'.
 
@@ -37,7 +37,7 @@ def load_model(
     if isinstance(model, str):
         model = config.read_model(model)
     if vocabulary is None:
-        vocabulary = next((name for name in ("byt5", "mt5") if name in model.name), "t5")
+        vocabulary = next((name for name in ("byt5", "mt5", "pocket") if name in model.name), "t5")
     pieces = vocabularies.family(vocabulary).vocabulary
     vocabularies.use_file(pieces, vocabulary_file)
     return FrozenT5(model, load_parameters(model, checkpoint_path, dtype=dtype), pieces)
@@ -52,7 +52,7 @@ def load_run(gin_files: str | Sequence[str], **macros: object) -> Run:
     """Reads a configuration, for `train`, `evaluate` or `infer`.
 
     Args:
-      gin_files: one or more files, such as 'configs/quickstart.gin'.
+      gin_files: one or more files, such as 'configs/pocket/quickstart.gin'.
       **macros: what to set besides, `TRAIN_STEPS=100`.
 
     Raises:

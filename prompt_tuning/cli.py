@@ -1,6 +1,6 @@
 """The command line: `prompt-tuning train | eval | infer | tasks | data | prompt | checkpoint`.
 
-    prompt-tuning train --gin_file=configs/quickstart.gin --gin.TRAIN_STEPS=200
+    prompt-tuning train --gin_file=configs/pocket/quickstart.gin --gin.TRAIN_STEPS=200
 
 `--gin.NAME=VALUE` sets any name of the configuration; text needs no quotes. What a
 user can mend ends in one sentence and exit code 2; --debug shows where it came from.
@@ -93,9 +93,20 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("--data_dir", required=True, help="folder to write TFDS data to")
     prepare.add_argument("--only", nargs="+", metavar="DATASET", help="such as super_glue/cb")
     prepare.set_defaults(command=_prepare)
+    pocket = kinds.add_parser("pocket", help="write PocketGLUE as the official JSONL files")
+    pocket.add_argument("--out", help="folder to write to; without it only the table is printed")
+    pocket.add_argument("--tasks", nargs="+", metavar="TASK", help="such as boolq; default: all")
+    pocket.add_argument("--domain", default="home", help="home (default) or sea")
+    pocket.add_argument("--seed", type=int, default=0, help="another seed gives other rows")
+    pocket.add_argument("--difficulty", type=int, default=2, help="1, 2 (default) or 3")
+    for split in ("train", "validation", "test"):
+        pocket.add_argument(f"--{split}", type=int, metavar="N", help=f"rows of the {split} split")
+    pocket.set_defaults(command=_pocket)
 
+    _add_pretrain_command(commands)
     _add_prompt_commands(commands)
     _add_checkpoint_commands(commands)
+    _add_sweep_commands(commands)
     return parser
 
 
@@ -122,6 +133,20 @@ def _add_data_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--module", help="Python module that registers more tasks")
 
 
+def _add_pretrain_command(commands) -> None:
+    pretrain = commands.add_parser("pretrain", help="make a pocket model; resumes by itself")
+    pretrain.add_argument("size", help="pocket_xs, pocket_s, pocket_m, pocket_l or pocket_xl")
+    pretrain.add_argument("--model_dir", help="of the runs; default: runs/pretrain_SIZE")
+    pretrain.add_argument("--out", help="where the model goes; default: the cache, see its name")
+    pretrain.add_argument(
+        "--span_only", action="store_true", help="make the line of span corruption only, too"
+    )
+    pretrain.add_argument("--steps_scale", type=float, default=1.0, help="of all step counts")
+    pretrain.add_argument("--seed", type=int, default=0, help="of parameters and order of text")
+    pretrain.set_defaults(command=_pretrain, gin_file=[])
+    pretrain.epilog = "--gin.PocketCorpus.documents=100000 and the like set what all stages use"
+
+
 def _add_prompt_commands(commands) -> None:
     prompt = commands.add_parser("prompt", help="look at a prompt file")
     actions = prompt.add_subparsers(required=True, metavar="ACTION")
@@ -131,7 +156,7 @@ def _add_prompt_commands(commands) -> None:
     neighbors = actions.add_parser("neighbors", help="the nearest vocabulary pieces, by cosine")
     neighbors.add_argument("path")
     neighbors.add_argument("--checkpoint", required=True, help="the frozen model's checkpoint")
-    neighbors.add_argument("--vocabulary", default="t5", choices=("t5", "mt5", "byt5"))
+    neighbors.add_argument("--vocabulary", default="t5", choices=("t5", "mt5", "byt5", "pocket"))
     neighbors.add_argument("--vocabulary_file", help="sentencepiece model on disk")
     neighbors.add_argument("--count", type=int, default=5, help="pieces for each position")
     neighbors.set_defaults(command=_prompt_neighbors)
@@ -151,6 +176,29 @@ def _add_checkpoint_commands(commands) -> None:
     recreate.set_defaults(command=_checkpoint_recreate)
 
 
+def _add_sweep_commands(commands) -> None:
+    quickstart = commands.add_parser("quickstart", help="train a first prompt, nothing to download")
+    quickstart.add_argument("--model_dir", help="folder to write to, if not the configured one")
+    quickstart.set_defaults(command=_quickstart)
+
+    plot = commands.add_parser("plot", help="draw the learning curve of a run")
+    plot.add_argument("model_dir", help="the run's MODEL_DIR")
+    plot.add_argument("--output", metavar="FILE", help="PNG; else learning_curve.png in the run")
+    plot.set_defaults(command=_plot)
+
+    sweep = commands.add_parser("sweep", help="many runs, one table")
+    actions = sweep.add_subparsers(required=True, metavar="ACTION")
+    run = actions.add_parser("run", help="run what the results do not hold yet")
+    run.add_argument("file", help="such as experiments/pocket/sweep.toml")
+    run.add_argument("--shard", metavar="I/N", help="the I-th of N parts, from 0: 0/2 and 1/2")
+    run.add_argument("--only", action="append", default=[], metavar="AXIS=VALUE")
+    run.add_argument("--keep", default="prompts", help="of a run: prompts, nothing or all")
+    run.set_defaults(command=_sweep_run)
+    write = actions.add_parser("report", help="write the table and the figure")
+    write.add_argument("file")
+    write.set_defaults(command=_sweep_report)
+
+
 def _load_run(options):
     from prompt_tuning import config
 
@@ -168,6 +216,22 @@ def _train(options) -> None:
     from prompt_tuning.training.loop import train_run
 
     train_run(run)
+
+
+def _pretrain(options) -> None:
+    from prompt_tuning import config
+    from prompt_tuning.training.pretrain import pretrain
+
+    pretrain(
+        options.size,
+        config.load,
+        model_dir=options.model_dir,
+        out=options.out,
+        span_only=options.span_only,
+        steps_scale=options.steps_scale,
+        seed=options.seed,
+        bindings=options.bindings,
+    )
 
 
 def _eval(options) -> None:
@@ -205,6 +269,22 @@ def _prepare(options) -> None:
 
     for row in prepare.prepare(options.source, options.data_dir, options.only):
         print(row.message)
+
+
+def _pocket(options) -> None:
+    from prompt_tuning.data import pocket_files
+
+    given = {split: getattr(options, split) for split in pocket_files.FILES}
+    sizes = {split: count for split, count in given.items() if count is not None}
+    found = pocket_files.write(
+        options.out,
+        tasks=options.tasks,
+        domain=options.domain,
+        seed=options.seed,
+        sizes=sizes,
+        difficulty=options.difficulty,
+    )
+    print(pocket_files.table(found))
 
 
 def _prompt_show(options) -> None:
@@ -245,6 +325,31 @@ def _checkpoint_recreate(options) -> None:
 
     prompt = files.load(options.prompt).prompt
     print(checkpoint.recreate(options.checkpoint, prompt, options.output, options.step))
+
+
+def _quickstart(options) -> None:
+    from prompt_tuning.quickstart import quickstart
+
+    quickstart(model_dir=options.model_dir)
+
+
+def _plot(options) -> None:
+    from prompt_tuning.training.plots import learning_curve
+
+    print(f"written to {learning_curve(options.model_dir, options.output)}")
+
+
+def _sweep_run(options) -> None:
+    from prompt_tuning.sweeps.runner import run_sweep
+
+    run_sweep(options.file, shard=options.shard, only=options.only, keep=options.keep)
+
+
+def _sweep_report(options) -> None:
+    from prompt_tuning.sweeps.report import write_report
+
+    for path in write_report(options.file):
+        print(f"written to {path}")
 
 
 if __name__ == "__main__":

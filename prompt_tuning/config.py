@@ -12,18 +12,19 @@ or a typo is one sentence before anything is loaded.
 import contextlib
 import dataclasses
 import difflib
+import functools
 import importlib
 import inspect
 import re
 import sysconfig
 import tokenize
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import gin
 from gin import config_parser
-from prompt_tuning.data import tables
+from prompt_tuning.data import pretraining, tables
 from prompt_tuning.macros import MACROS
 from prompt_tuning.model import decoding
 from prompt_tuning.model.sizes import T5Config
@@ -35,6 +36,7 @@ CONFIGURABLES = (
     Run,
     T5Config,
     tables.TableTask,
+    pretraining.PocketCorpus,
     decoding.Greedy,
     decoding.Sample,
     decoding.BeamSearch,
@@ -121,6 +123,7 @@ def load(
     statements = [statement for source, text in texts for statement in _read(source, text)]
     _check_parts(statements)
     _check_macros(statements)
+    _check_model(statements)
     gin.clear_config()  # gin stays locked after use
     _register_named(statements)
     try:
@@ -129,10 +132,25 @@ def load(
         gin.finalize()
         if any(statement.name.startswith("TableTask.") for statement in statements):
             tables.register(gin.get_configurable(tables.TableTask)())
+        pretraining.register(gin.get_configurable(pretraining.PocketCorpus)())
         run = gin.get_configurable(Run)()
-        return dataclasses.replace(run, config_text=gin.config_str(max_line_length=100))
+        return dataclasses.replace(
+            run,
+            prompt_initializer=_bound(run.prompt_initializer),
+            optimizer=_bound(run.optimizer),
+            config_text=gin.config_str(max_line_length=100),
+        )
     except (ValueError, TypeError, RuntimeError) as error:
         raise ValueError(_sentence(error)) from error
+
+
+def _bound(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Fixes the settings that gin would look up at each call, when the next load cleared them."""
+    try:
+        settings = gin.get_bindings(function)
+    except ValueError:  # a scoped reference or no configurable; gin does not know its settings
+        return function
+    return functools.partial(getattr(function, "__wrapped__", function), **settings)
 
 
 def read_model(name: str) -> T5Config:
@@ -273,6 +291,17 @@ def _check_macros(statements: list[Statement]) -> None:
             f"{name} ({MACROS[name]})" if name in MACROS else name for name in missing
         )
         raise ValueError(f"Not set: {listed}. Say --gin.{missing[0]}=... or set it in a gin file.")
+
+
+def _check_model(statements: list[Statement]) -> None:
+    """A run that names no model's part fails here, not with a list of its dimensions."""
+    asks = any(s.name == "Run.model" and "T5Config" in s.references for s in statements)
+    if asks and not any(statement.name == "T5Config.vocab_size" for statement in statements):
+        names = ", ".join(Path(file).stem for file in _known_files(roots(), "gin/models"))
+        raise ValueError(
+            "No model is named. Add one more --gin_file=gin/models/NAME.gin, NAME being one of "
+            f"{names}."
+        )
 
 
 def _register_named(statements: list[Statement]) -> None:

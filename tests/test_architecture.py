@@ -8,12 +8,13 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "prompt_tuning"
 # Lowest first; a module imports from its own layer and from those before it.
 LAYERS = [
-    {"shapes", "trees", "macros"},
+    {"shapes", "trees", "macros", "pocket"},
     {"model", "prompts", "data"},
     {"methods", "checkpoints", "parallel"},
     {"training"},
     {"sweeps", "bridge", "config"},
     {"api"},
+    {"quickstart"},
     {"cli"},
     {"train"},
 ]
@@ -29,6 +30,7 @@ DOORS = {
     "safetensors": {"checkpoints", "prompts/files.py"},
     "t5x": {"bridge"},
     "clu": {"training/report.py"},
+    "matplotlib": {"training/plots.py", "sweeps/report.py"},
 }
 
 

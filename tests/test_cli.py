@@ -118,6 +118,13 @@ def test_checkpoint_recreate_adds_the_prompt(checkpoint, tmp_path, capsys):
     assert "encoder/prompt/prompt/prompt" in capsys.readouterr().out
 
 
+def test_plot_draws_the_learning_curve(trained, tmp_path, capsys):
+    folder, _ = trained
+    assert main(["plot", str(folder), f"--output={tmp_path}/curve.png"]) == 0
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert f"written to {tmp_path}/curve.png" in capsys.readouterr().out
+
+
 def test_tasks_lists_and_shows(capsys):
     assert main(["tasks"]) == 0
     assert "taskless_super_glue_cb_v102\n" in capsys.readouterr().out

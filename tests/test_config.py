@@ -31,7 +31,26 @@ def test_parts_make_a_run_with_the_papers_defaults():
     assert (run.z_loss, run.label_smoothing, run.loss_normalizing_factor) == (1e-4, 0.0, None)
     assert run.trainable == (PROMPT_PATH,)
     assert run.decoding == Greedy()
-    assert run.prompt_initializer.__name__ == "from_class_labels"
+    assert run.prompt_initializer.func.__name__ == "from_class_labels"
+
+
+def test_a_run_keeps_its_settings_when_another_is_loaded():
+    """gin itself would look them up when they are called, in what was loaded last."""
+    slow = config.load(PARTS, [*REQUIRED, "adafactor.learning_rate=0.1", "CLASS_LABELS=['a', 'b']"])
+    config.load(PARTS, [*REQUIRED, "adafactor.learning_rate=0.7"])
+    gradient = {"p": jnp.ones((2, 2))}
+    optimizer = slow.optimizer()
+    changes, _ = optimizer.update(gradient, optimizer.init(gradient), gradient)
+    assert jnp.allclose(changes["p"], jnp.full((2, 2), -0.1))
+    assert slow.prompt_initializer.keywords == {"labels": ["a", "b"]}
+
+
+def test_equal_settings_are_one_optimizer():
+    """So that the runs of a sweep compile their step once."""
+    first, second = (config.load(PARTS, REQUIRED).optimizer() for _ in range(2))
+    assert first is second
+    other = config.load(PARTS, [*REQUIRED, "adafactor.learning_rate=0.1"]).optimizer()
+    assert other is not first
 
 
 def test_the_optimizer_is_the_papers():
@@ -168,7 +187,10 @@ def test_every_macro_of_a_part_is_documented():
     assert names <= set(MACROS)
 
 
-@pytest.mark.parametrize("path", sorted(p.name for p in (ROOT / "configs").rglob("*.gin")))
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "configs").rglob("*.gin")), ids=lambda path: path.stem
+)
 def test_every_run_of_the_project_loads(path):
-    (found,) = (ROOT / "configs").rglob(path)
-    assert config.load([str(found)]).config_text
+    # a stage of pretraining takes any pocket model
+    model = ["gin/models/pocket_xs.gin"] if path.stem.startswith("pretrain_") else []
+    assert config.load([str(path), *model]).config_text

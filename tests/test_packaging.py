@@ -69,7 +69,7 @@ def test_the_wheel_carries_parts_and_runs_and_finds_them(tmp_path):
     )
     code = (
         "from prompt_tuning import config; import prompt_tuning; print(prompt_tuning.__file__);"
-        "print(config.load(['configs/quickstart.gin']).prompt_length)"
+        "print(config.load(['configs/pocket/quickstart.gin']).prompt_length)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

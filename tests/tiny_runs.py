@@ -23,6 +23,7 @@ from prompt_tuning.training.frozen import load_parameters
 from prompt_tuning.training.loop import Trained, train_run
 from prompt_tuning.training.optimizers import adafactor
 from prompt_tuning.training.run import Run
+from prompt_tuning.training.step import make_train_step
 
 DIMENSIONS = {
     "emb_dim": 16,
@@ -119,7 +120,7 @@ def scripted(scores: list[float]) -> Iterator[None]:
 
     def measure_all(model, params, sets, run):
         score = scores.pop(0)
-        return evaluate.Evaluated({"accuracy": score}, score, {}, {})
+        return evaluate.Evaluated({"accuracy": score}, score, {}, {}, {})
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluate, "measure_all", measure_all)
@@ -138,6 +139,7 @@ def quick(compiled_programs: Path) -> Iterator[None]:
     for name, value in settings.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()
+    make_train_step.cache_clear()  # what it compiled before was compiled otherwise
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(batches, "load", _load_once)
@@ -147,6 +149,7 @@ def quick(compiled_programs: Path) -> Iterator[None]:
         for name, value in before.items():
             jax.config.update(name, value)
         compilation_cache.reset_cache()
+        make_train_step.cache_clear()
 
 
 _load = batches.load

@@ -24,13 +24,14 @@ import numpy as np
 
 from prompt_tuning import trees
 from prompt_tuning.checkpoints import leaves as leaves_lib
-from prompt_tuning.checkpoints import t5x_native, t5x_orbax
+from prompt_tuning.checkpoints import pocket, t5x_native, t5x_orbax
 from prompt_tuning.checkpoints.leaves import Leaf
 from prompt_tuning.prompts.prompt import PROMPT_PATH
 
 _READERS: dict[str, ModuleType] = {
     "T5X": t5x_native,
     "T5X (Orbax)": t5x_orbax,
+    "the pocket models' .safetensors": pocket,
 }
 _DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 _EMBEDDING = "token_embedder/embedding"
@@ -55,7 +56,8 @@ def find(path: str | os.PathLike) -> str:
 
     Args:
       path: .../checkpoint_1000 with or without a trailing slash, the index file in it,
-        or the folder that holds several of them, of which the newest is taken.
+        or the folder that holds several of them, of which the newest is taken; or the
+        name of a pocket model, see `pocket.py`.
 
     Raises:
       ValueError: there is no checkpoint, or one that is not read.
@@ -173,7 +175,7 @@ def _leaves(path: str | os.PathLike) -> tuple[str, dict[str, Leaf]]:
 
 
 def _find(path: str) -> tuple[str, ModuleType]:
-    folder = path.rstrip("/") or "/"
+    folder = pocket.find(path) if pocket.is_name(path) else path.rstrip("/") or "/"
     if os.path.basename(folder) == t5x_native.INDEX_FILE and os.path.isfile(folder):
         folder = os.path.dirname(folder) or "."
     reader = _reader_of(folder)

@@ -12,6 +12,7 @@ A batch is a dict of NumPy arrays with seqio's encoder-decoder names:
     decoder_loss_weights   [B, L]   1    1    0    0
 """
 
+import contextlib
 import dataclasses
 import functools
 import zlib
@@ -128,6 +129,38 @@ def load(
     'generated_sentiment train: 2 examples, longest input 34 tokens, longest target 6 tokens'
     """
     task = tasks.get(name) if isinstance(name, str) else name
+    if _kept is None:
+        return _load(task, split, lengths, limit, keep_raw)
+    key = (task, split, *sorted(lengths.items()), limit, keep_raw)
+    if key not in _kept:
+        _kept[key] = _load(task, split, lengths, limit, keep_raw)
+    return _kept[key]
+
+
+_kept: dict[tuple, Examples] | None = None
+
+
+@contextlib.contextmanager
+def keep_loaded() -> Iterator[None]:
+    """Inside it, `load` reads the same thing only once: for many runs in one process.
+
+    The data folder and the vocabulary files must stay the same meanwhile.
+    """
+    global _kept
+    before, _kept = _kept, {} if _kept is None else _kept
+    try:
+        yield
+    finally:
+        _kept = before
+
+
+def _load(
+    task: seqio.Task | seqio.Mixture,
+    split: str,
+    lengths: Mapping[str, int],
+    limit: int | None,
+    keep_raw: bool,
+) -> Examples:
     if isinstance(task, seqio.Mixture):
         raise ValueError(
             f"{task.name!r} is a mixture; load its tasks: "

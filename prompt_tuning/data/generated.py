@@ -4,12 +4,7 @@
     targets  awful                          'generated_sentiment'
     targets  false                          'generated_sentiment_true_false'
 
-    inputs   awful or great ? the old film was really dull .
-    targets  awful                          'generated_sentiment_named', either pair of words
-
-The tasks have the same sentences. A model tuned on the last one does what its input
-names; a prompt can then make it do one thing unasked. Text is bytes (ByT5), so no
-vocabulary file is needed.
+Both tasks have the same sentences. Text is bytes (ByT5), so no vocabulary file is needed.
 """
 
 import functools
@@ -67,26 +62,10 @@ def _dataset(split: str, shuffle_files: bool, *, words: tuple[str, str]) -> tf.d
     )
 
 
-def _named_dataset(split: str, shuffle_files: bool) -> tf.data.Dataset:
-    rows = [
-        (f"{' or '.join(words)} ? {sentence}", words[label])
-        for sentence, label in _rows()[split]
-        for words in LABEL_WORDS.values()
-    ]
-    inputs, targets = zip(*rows, strict=True)
-    columns = {"inputs": list(inputs), "targets": list(targets), "idx": list(range(len(rows)))}
-    return tf.data.Dataset.from_tensor_slices(columns)
-
-
 def register() -> None:
     """Registers the generated tasks; once is enough, twice does no harm."""
-    tasks = {
-        name: (words, functools.partial(_dataset, words=words))
-        for name, words in LABEL_WORDS.items()
-    }
-    every_word = tuple(word for words in LABEL_WORDS.values() for word in words)
-    tasks["generated_sentiment_named"] = (every_word, _named_dataset)
-    for name, (words, dataset) in tasks.items():
+    for name, words in LABEL_WORDS.items():
+        dataset = functools.partial(_dataset, words=words)
         registry.add(
             name,
             registry.TaskInfo("generated", name, words, "validation", ("accuracy",)),

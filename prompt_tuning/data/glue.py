@@ -18,7 +18,7 @@ from collections.abc import Callable
 import seqio
 
 from prompt_tuning.data import metrics, postprocessors, preprocessors, registry, vocabularies
-from prompt_tuning.data.super_glue import logged
+from prompt_tuning.data.super_glue import Benchmark, logged
 
 TFDS_VERSIONS = {"v002": "1.0.0", "v200": "2.0.0"}
 NLI = ("entailment", "neutral", "contradiction")
@@ -48,18 +48,28 @@ METRICS: dict[str, tuple[Callable, ...]] = {
 }
 
 
-def _info(member: str) -> registry.TaskInfo:
+GLUE = {
+    version: Benchmark("glue", f"glue_{{}}_{version}", f"glue/{{}}:{of_tfds}")
+    for version, of_tfds in TFDS_VERSIONS.items()
+}
+
+
+def _info(benchmark: Benchmark, member: str) -> registry.TaskInfo:
     split = {"mnli": "validation_matched", "ax": "test"}.get(member, "validation")
     names = tuple(metric.__name__ for metric in METRICS[member])
-    return registry.TaskInfo("glue", member, LABELS[member], split, names)
+    return registry.TaskInfo(benchmark.family, member, LABELS[member], split, names)
 
 
-def _add_task(
-    family: vocabularies.Family, member: str, version: str, taskless: bool, examples: bool
+def add_task(
+    benchmark: Benchmark, family: vocabularies.Family, prefix: str, member: str, examples: bool
 ) -> str:
+    """Registers one task of a benchmark in GLUE's form and returns its name.
+
+    The arguments are those of `super_glue.add_task`.
+    """
     labels = LABELS[member]
     shown = "mnli" if member in ("mnli_matched", "mnli_mismatched", "ax") else member
-    shown = "" if taskless else shown
+    shown = "" if "taskless_" in prefix else shown
     if labels is None:
         convert = functools.partial(preprocessors.stsb, name=shown)
         postprocess = postprocessors.number
@@ -67,13 +77,12 @@ def _add_task(
         convert = functools.partial(preprocessors.columns, name=shown, labels=labels)
         postprocess = functools.partial(postprocessors.class_number, labels=labels)
     postprocess, metric_fns = logged(member, postprocess, METRICS[member], examples)
-    name = f"{family.prefix}{'taskless_' if taskless else ''}glue_{member}_{version}"
-    name += "_examples" if examples else ""
+    name = f"{prefix}{benchmark.task.format(member)}{'_examples' if examples else ''}"
     registry.add(
         name,
-        _info(member),
+        _info(benchmark, member),
         source=seqio.TfdsDataSource(
-            f"glue/{member}:{TFDS_VERSIONS[version]}", splits=["test"] if member == "ax" else None
+            benchmark.source.format(member), splits=["test"] if member == "ax" else None
         ),
         preprocessors=[convert],
         postprocess_fn=postprocess,
@@ -85,15 +94,13 @@ def _add_task(
 
 def register() -> None:
     """Registers every GLUE task; once is enough, twice does no harm."""
-    variants = itertools.product(
-        vocabularies.FAMILIES.values(), TFDS_VERSIONS, (False, True), (False, True)
-    )
-    for family, version, taskless, examples in variants:
-        names = {
-            member: _add_task(family, member, version, taskless, examples) for member in LABELS
-        }
+    families = [one for one in vocabularies.FAMILIES.values() if one.name != "pocket"]
+    variants = itertools.product(families, GLUE.values(), ("", "taskless_"), (False, True))
+    for family, benchmark, taskless, examples in variants:
+        prefix = f"{family.prefix}{taskless}"
+        names = {member: add_task(benchmark, family, prefix, member, examples) for member in LABELS}
         registry.add_mixture(
             names["mnli"].replace("_mnli_", "_mnli_and_dev_"),
-            _info("mnli_matched"),
+            _info(benchmark, "mnli_matched"),
             [names[part] for part in ("mnli", "mnli_matched", "mnli_mismatched")],
         )

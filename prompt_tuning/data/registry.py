@@ -19,7 +19,7 @@ tf.config.set_visible_devices([], "GPU")
 class TaskInfo:
     """The facts about a task or mixture."""
 
-    family: str  # 'super_glue', 'glue', 'table', 'generated' or 'custom'.
+    family: str  # 'super_glue', 'glue', 'table', 'generated', 'pretraining' or 'custom'.
     member: str  # The dataset's short name within the family, as 'cb'.
     labels: tuple[str, ...] | None  # The class labels in order; None for free text.
     eval_split: str
@@ -27,6 +27,11 @@ class TaskInfo:
 
 
 _INFO: dict[str, TaskInfo] = {}
+_TEXT_TO_TOKENS = (
+    seqio.preprocessors.tokenize,
+    seqio.CacheDatasetPlaceholder(),
+    seqio.preprocessors.append_eos_after_trim,
+)
 
 
 def add(
@@ -38,19 +43,18 @@ def add(
     postprocess_fn: Callable | None,
     metric_fns: Sequence[Callable],
     output_features: dict[str, seqio.Feature],
+    tokenises: bool = True,
 ) -> None:
-    """Registers a text-to-text task: preprocess, tokenise, append the end mark."""
+    """Registers a text-to-text task: preprocess, tokenise, append the end mark.
+
+    With `tokenises=False` the preprocessors make token ids themselves, end marks and all.
+    """
     _INFO.setdefault(name, info)
     if name not in seqio.TaskRegistry.names():
         seqio.TaskRegistry.add(
             name,
             source=source,
-            preprocessors=[
-                *preprocessors,
-                seqio.preprocessors.tokenize,
-                seqio.CacheDatasetPlaceholder(),
-                seqio.preprocessors.append_eos_after_trim,
-            ],
+            preprocessors=[*preprocessors, *(_TEXT_TO_TOKENS if tokenises else ())],
             postprocess_fn=postprocess_fn,
             metric_fns=list(metric_fns),
             output_features=output_features,

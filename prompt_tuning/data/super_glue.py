@@ -9,6 +9,7 @@ prompt says what the task is); `_examples` logs samples of what the model wrote.
 AX-b and AX-g are test sets without public labels, asked as RTE.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 
@@ -51,6 +52,19 @@ METRIC_NAMES: dict[str, tuple[str, ...]] = {
     "axg": (),
 }
 SCORED = ("boolq", "cb", "copa", "multirc", "record", "rte", "wic", "wsc")
+FAMILIES = ("super_glue", "pocket_glue", "pocket_glue_sea")  # Whose tasks make up a score.
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """A dataset in SuperGLUE's form, and what its tasks are called."""
+
+    family: str  # As in TaskInfo.
+    task: str  # Name of a task, '{}' for the member: 'super_glue_{}_v102'.
+    source: str  # Name of its TFDS dataset, 'super_glue/{}:1.0.2'.
+
+
+SUPER_GLUE = Benchmark("super_glue", "super_glue_{}_v102", "super_glue/{}:1.0.2")
 
 
 def _text_preprocessors(member: str, taskless: bool) -> list[Callable]:
@@ -88,63 +102,73 @@ def logged(
     )
 
 
-def _info(member: str) -> registry.TaskInfo:
+def _info(benchmark: Benchmark, member: str) -> registry.TaskInfo:
     split = "test" if member in ("axb", "axg") else "validation"
-    return registry.TaskInfo("super_glue", member, LABELS[member], split, METRIC_NAMES[member])
+    return registry.TaskInfo(benchmark.family, member, LABELS[member], split, METRIC_NAMES[member])
 
 
-def _add_task(family: vocabularies.Family, member: str, taskless: bool, examples: bool) -> None:
-    start = f"{family.prefix}{'taskless_' if taskless else ''}super_glue"
+def add_task(
+    benchmark: Benchmark, family: vocabularies.Family, prefix: str, member: str, examples: bool
+) -> None:
+    """Registers one task of a benchmark.
+
+    Args:
+      benchmark: SUPER_GLUE, or another in its form.
+      family: the vocabulary.
+      prefix: goes before the name; with 'taskless_' in it the input does not name the task.
+      member: the task's short name; 'wsc' becomes two tasks and their mixture.
+      examples: log samples of what the model wrote.
+    """
+    if member == "wsc":
+        return _add_wsc(benchmark, family, prefix, examples)
     postprocess, metric_fns = logged(member, _postprocessor(member), METRICS[member], examples)
     registry.add(
-        f"{start}_{member}_v102{'_examples' if examples else ''}",
-        _info(member),
+        f"{prefix}{benchmark.task.format(member)}{'_examples' if examples else ''}",
+        _info(benchmark, member),
         source=seqio.TfdsDataSource(
-            f"super_glue/{member}:1.0.2", splits=["test"] if member in ("axb", "axg") else None
+            benchmark.source.format(member), splits=["test"] if member in ("axb", "axg") else None
         ),
-        preprocessors=_text_preprocessors(member, taskless),
+        preprocessors=_text_preprocessors(member, "taskless_" in prefix),
         postprocess_fn=postprocess,
         metric_fns=metric_fns,
         output_features=family.output_features,
     )
 
 
-def _add_wsc(family: vocabularies.Family, taskless: bool, examples: bool) -> None:
+def _add_wsc(
+    benchmark: Benchmark, family: vocabularies.Family, prefix: str, examples: bool
+) -> None:
     """WSC trains on its true rows and is judged on all, so it is two tasks and their mixture."""
-    start = f"{family.prefix}{'taskless_' if taskless else ''}super_glue_wsc"
-    end = "_examples" if examples else ""
+    start, end = f"{prefix}{benchmark.task}_simple", "_examples" if examples else ""
     postprocess, metric_fns = logged("wsc", postprocessors.wsc, METRICS["wsc"], examples)
+    name = "" if "taskless_" in prefix else "wsc:"
     for part, splits in (("train", ["train"]), ("eval", ["validation", "test"])):
         is_train = part == "train"
         registry.add(
-            f"{start}_v102_simple_{part}{end}",
-            _info("wsc"),
-            source=seqio.TfdsDataSource("super_glue/wsc.fixed:1.0.2", splits=splits),
-            preprocessors=[
-                functools.partial(
-                    preprocessors.wsc, name="" if taskless else "wsc:", only_true=is_train
-                )
-            ],
+            f"{start.format('wsc')}_{part}{end}",
+            _info(benchmark, "wsc"),
+            source=seqio.TfdsDataSource(benchmark.source.format("wsc.fixed"), splits=splits),
+            preprocessors=[functools.partial(preprocessors.wsc, name=name, only_true=is_train)],
             postprocess_fn=None if is_train else postprocess,
             metric_fns=[] if is_train else metric_fns,
             output_features=family.output_features,
         )
     registry.add_mixture(
-        f"{start}_and_dev_v102_simple{end}",
-        _info("wsc"),
-        [f"{start}_v102_simple_{part}{end}" for part in ("train", "eval")],
+        f"{start.format('wsc_and_dev')}{end}",
+        _info(benchmark, "wsc"),
+        [f"{start.format('wsc')}_{part}{end}" for part in ("train", "eval")],
     )
 
 
 def register() -> None:
     """Registers every SuperGLUE task; once is enough, twice does no harm."""
     for family in vocabularies.FAMILIES.values():
-        for taskless in (False, True):
+        if family.name == "pocket":
+            continue  # Its vocabulary knows PocketGLUE's words alone.
+        for taskless in ("", "taskless_"):
             for examples in (False, True):
                 for member in METRICS:
-                    if member != "wsc":
-                        _add_task(family, member, taskless, examples)
-                _add_wsc(family, taskless, examples)
+                    add_task(SUPER_GLUE, family, f"{family.prefix}{taskless}", member, examples)
 
 
 def superglue_score(metrics_by_task: Mapping[str, Mapping[str, float]]) -> float:
@@ -152,19 +176,25 @@ def superglue_score(metrics_by_task: Mapping[str, Mapping[str, float]]) -> float
 
     Args:
       metrics_by_task: the dev metrics of each task, under any of its names or
-        its short one ('cb'). AX-b and AX-g are left out of the score.
+        its short one ('cb'). AX-b and AX-g are left out of the score. The tasks may be
+        PocketGLUE's, all of them and of one domain.
 
     >>> numbers = {member: {'accuracy': 80.0} for member in SCORED}
     >>> superglue_score({**numbers, 'cb': {'mean_3class_f1': 60.0, 'accuracy': 84.0}})
     79.0
 
     Raises:
-      ValueError: a task is missing, comes twice, is no SuperGLUE task or has no metrics.
+      ValueError: a task is missing, comes twice, is no SuperGLUE task or has no metrics; the
+        tasks come from several benchmarks.
     """
     means: dict[str, float] = {}
+    families = {}
     for name, values in metrics_by_task.items():
-        member = name if name in METRICS else registry.info(name).member
-        if member not in METRICS:
+        info = registry.info(name)
+        member = name if name in METRICS else info.member
+        if name != member:
+            families[info.family] = name
+        if member not in METRICS or not {*families} <= {*FAMILIES}:
             raise ValueError(f"{name!r} is not a SuperGLUE task; they are {', '.join(METRICS)}.")
         if member in means:
             raise ValueError(f"The metrics of {member!r} came twice, the second time as {name!r}.")
@@ -172,6 +202,9 @@ def superglue_score(metrics_by_task: Mapping[str, Mapping[str, float]]) -> float
             if not values:
                 raise ValueError(f"The SuperGLUE score needs the metrics of {name!r}; none came.")
             means[member] = sum(values.values()) / len(values)
+    if len(families) > 1:
+        one, other = list(families.values())[:2]
+        raise ValueError(f"The score is of one benchmark; {one!r} and {other!r} are of two.")
     missing = [member for member in SCORED if member not in means]
     if missing:
         raise ValueError(

@@ -46,7 +46,7 @@ class TableTask:
       label_words: the word for each value of the target column, {'0': 'no', '1': 'yes'}, in the
         order of the classes; without it the values are the words, sorted.
       free_text: the target is any text, measured as SQuAD does, instead of a class.
-      vocabulary: 't5', 'mt5' or 'byt5', as the model has it.
+      vocabulary: 't5', 'mt5', 'byt5' or 'pocket', as the model has it.
     """
 
     name: str

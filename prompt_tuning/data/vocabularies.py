@@ -1,9 +1,10 @@
-"""Turns text into token ids and back: the vocabularies of T5, mT5 and ByT5.
+"""Turns text into token ids and back: the vocabularies of T5, mT5, ByT5 and the pocket models.
 
     family  file                          pieces            sentinels          task name prefix
     t5      cc_all.32000                  32,000            100 appended       ''
     mt5     mc4.250000.100extra           250,100           100 in the file    'mt5_'
     byt5    none, UTF-8 bytes + 3         259               (model rows only)  'byt5_'
+    pocket  in the package                about 1,000       100 appended       'pocket_'
 
 A vocabulary file is read when the first text is tokenised, not when a task is
 registered, so that a run can name it (`use_file`, the gin macro
@@ -13,11 +14,13 @@ VOCABULARY_FILE or an environment variable) after the tasks exist.
 import dataclasses
 import functools
 import os
+from pathlib import Path
 
 import seqio
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
 BYT5_MODEL_ROWS = 384  # Rows of ByT5's embedding: 3 special, 256 bytes, 125 sentinels.
 
 
@@ -105,6 +108,16 @@ FAMILIES = {
             ),
         ),
         Family("byt5", "byt5_", seqio.ByteVocabulary()),
+        Family(
+            "pocket",
+            "pocket_",
+            SentencePieces(
+                "pocket",
+                str(ASSETS / "pocket_vocabulary.model"),
+                "PROMPT_TUNING_POCKET_VOCAB",
+                extra_ids=100,
+            ),
+        ),
     )
 }
 

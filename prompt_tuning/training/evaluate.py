@@ -15,13 +15,13 @@ import jax
 import numpy as np
 
 from prompt_tuning import trees
-from prompt_tuning.data import batches, evaluation
+from prompt_tuning.data import batches, evaluation, tasks
 from prompt_tuning.data.postprocessors import as_text
 from prompt_tuning.model import decoding
 from prompt_tuning.model.transformer import Transformer
 from prompt_tuning.prompts.prompt import PROMPT_PATH
 from prompt_tuning.training import setup
-from prompt_tuning.training.frozen import FrozenT5, parameter_shapes
+from prompt_tuning.training.frozen import FrozenT5, encode_labels, parameter_shapes
 from prompt_tuning.training.run import Run
 
 
@@ -31,12 +31,15 @@ class Evaluated(NamedTuple):
     Attributes:
       metrics: by name; those of a mixture's tasks as 'task/name'.
       score: the mean of a task's metrics, and over tasks the mean of those.
+      rank: 'rank_accuracy' in percent, of a mixture's tasks as 'task/rank_accuracy'; for tasks
+        with class labels, if the run asks for it.
       samples: texts that `_examples` tasks want logged.
       predictions: the decoded texts, by task.
     """
 
     metrics: dict[str, float]
     score: float
+    rank: dict[str, float]
     samples: dict[str, str]
     predictions: dict[str, list[str]]
 
@@ -65,21 +68,50 @@ def predict(
     return np.concatenate(rows)
 
 
+def rank_accuracy(
+    model: Transformer, params: Any, examples: batches.Examples, batch_size: int
+) -> float:
+    """Percentage of examples whose label the model finds likelier than the task's other labels.
+
+    Raises:
+      ValueError: the task has no class labels.
+    """
+    labels = tasks.labels(examples.task)
+    if labels is None:
+        raise ValueError(
+            f"{examples.task!r} has no class labels, so there is nothing to rank; take its own "
+            "metrics."
+        )
+    vocabulary = tasks.get(examples.task).output_features["targets"].vocabulary
+    label_ids = encode_labels(vocabulary, labels)
+    chosen: list[int] = []
+    for batch, real in batches.eval_batches(examples, batch_size):
+        scores = decoding.rank(model, params, batch["encoder_input_tokens"], label_ids)
+        chosen += np.asarray(scores)[:real].argmax(axis=1).tolist()
+    right = [
+        labels[number] == as_text(row["targets_pretokenized"])
+        for number, row in zip(chosen, examples.raw, strict=True)
+    ]
+    return 100 * float(np.mean(right))
+
+
 def measure_all(
     model: Transformer, params: Any, sets: Sequence[batches.Examples], run: Run
 ) -> Evaluated:
     """Decodes and measures every task of an evaluation."""
     metrics: dict[str, float] = {}
+    rank: dict[str, float] = {}
     samples: dict[str, str] = {}
     predictions: dict[str, list[str]] = {}
     scores = []
     for examples in sets:
+        batch_size = min(run.eval_batch_size, len(examples))
         ids = predict(
             model,
             params,
             examples,
             strategy=run.decoding,
-            batch_size=min(run.eval_batch_size, len(examples)),
+            batch_size=batch_size,
             seed=run.seed,
         )
         texts = evaluation.decode(examples.task, ids)
@@ -89,7 +121,10 @@ def measure_all(
         samples |= {prefix + name: text for name, text in measured.samples.items()}
         scores.append(evaluation.dev_score(measured.metrics))
         predictions[examples.task] = texts
-    return Evaluated(metrics, float(np.mean(scores)), samples, predictions)
+        if run.eval_rank and tasks.labels(examples.task):
+            found = rank_accuracy(model, params, examples, batch_size)
+            rank[f"{prefix}rank_accuracy"] = found
+    return Evaluated(metrics, float(np.mean(scores)), rank, samples, predictions)
 
 
 def load_eval_sets(run: Run) -> list[batches.Examples]:
@@ -116,7 +151,7 @@ def evaluate_run(run: Run) -> Evaluated:
     folder = run.eval_output_dir or os.path.join(run.model_dir, "eval")
     _write(folder, run, what, sets, evaluated)
     print(f"{what}, {run.eval_split}, {sum(map(len, sets)):,} examples in {seconds:.1f} s")
-    for name, value in evaluated.metrics.items():
+    for name, value in (evaluated.metrics | evaluated.rank).items():
         print(f"  {name:40} {value:7.2f}")
     print(f"  {'dev score (mean)':40} {evaluated.score:7.2f}")
     print(f"written to {folder}")
@@ -200,6 +235,7 @@ def _write(
         "examples": sum(map(len, sets)),
         "metrics": evaluated.metrics,
         "dev_score": evaluated.score,
+        **({"rank": evaluated.rank} if run.eval_rank else {}),
         "cut": {examples.task: dict(examples.cut) for examples in sets},
     }
     with open(os.path.join(folder, "metrics.json"), "w", encoding="utf-8") as file:

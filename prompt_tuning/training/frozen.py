@@ -19,12 +19,13 @@ from prompt_tuning import trees
 from prompt_tuning.checkpoints import checkpoint
 from prompt_tuning.model import decoding
 from prompt_tuning.model.hooks import Hooks
+from prompt_tuning.model.repeats import start_from_repeats
 from prompt_tuning.model.sizes import DTYPES, T5Config
 from prompt_tuning.model.transformer import Transformer
 from prompt_tuning.prompts import files
 from prompt_tuning.prompts.prompt import PROMPT_PATH, soft_prompt_hooks
 from prompt_tuning.shapes import Array, Float
-from prompt_tuning.training.run import RANDOM_WEIGHTS
+from prompt_tuning.training.run import RANDOM_REPEATS, RANDOM_WEIGHTS
 
 INPUT_BUCKET = 64  # input lengths are rounded up to a multiple, so that few shapes compile
 
@@ -62,22 +63,29 @@ def load_parameters(config: T5Config, path: str, *, dtype: str = "float32") -> t
 
     Args:
       config: the model's dimensions.
-      path: a checkpoint, or 'random' or 'random:SEED' for untrained parameters.
+      path: a checkpoint, or 'random' or 'random:SEED' for untrained parameters, or
+        'random_repeats:SEED' for those of `model/repeats.py`.
       dtype: 'float32' or 'bfloat16'.
 
     Raises:
       ValueError: the checkpoint cannot be read, or does not hold exactly this model.
     """
     name, _, seed = path.partition(":")
-    if name != RANDOM_WEIGHTS:
+    if name not in (RANDOM_WEIGHTS, RANDOM_REPEATS):
         arrays = checkpoint.load(path, parameter_shapes(config), dtype=dtype)
         return {name: jax.numpy.asarray(arrays.pop(name)) for name in list(arrays)}
     if seed and not seed.isdecimal():
         raise ValueError(f"Random weights are asked for as 'random' or 'random:7'; got {path!r}.")
-    tokens = np.ones((1, 1), np.int32)
-    init = jax.jit(Transformer(config).init)
-    params = trees.flatten(init(jax.random.key(int(seed or 0)), *[tokens] * 3)["params"])
+    params = trees.flatten(_draw(transformer(config, None, ""), jax.random.key(int(seed or 0))))
+    if name == RANDOM_REPEATS:
+        params = start_from_repeats(params, config)
     return {name: leaf.astype(DTYPES[dtype]) for name, leaf in params.items()}
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _draw(model: Transformer, rng: jax.Array) -> dict[str, Any]:
+    tokens = np.ones((1, 1), np.int32)
+    return model.init(rng, *[tokens] * 3)["params"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +107,8 @@ class FrozenT5:
             raise ValueError(
                 f"The vocabulary has {self.vocabulary.vocab_size:,} ids, but {self.config.name} "
                 f"embeds {self.config.vocab_size:,}. Choose a task of the model's own vocabulary: "
-                "the names of mT5 tasks begin with 'mt5_', those of ByT5 tasks with 'byt5_'."
+                "the names of mT5 tasks begin with 'mt5_', those of ByT5 tasks with 'byt5_', those "
+                "of the pocket models' with 'pocket_' (after 'taskless_')."
             )
 
     @functools.cached_property
@@ -228,10 +237,7 @@ class FrozenT5:
         Raises:
           ValueError: no label.
         """
-        if isinstance(labels, str) or not labels:
-            raise ValueError(f"A list of one or more labels is expected; got {labels!r}.")
-        rows = [[*self.vocabulary.encode(label), self.vocabulary.eos_id] for label in labels]
-        return _padded(rows, max(len(row) for row in rows))
+        return encode_labels(self.vocabulary, labels)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Turns ids back into text, up to the first end of sequence."""
@@ -241,6 +247,18 @@ class FrozenT5:
                 break
             kept.append(int(token))
         return self.vocabulary.decode(kept)
+
+
+def encode_labels(vocabulary: Any, labels: Sequence[str]) -> np.ndarray:
+    """Turns label strings into ids [C, L] of a seqio vocabulary, each ended and padded.
+
+    Raises:
+      ValueError: no label.
+    """
+    if isinstance(labels, str) or not labels:
+        raise ValueError(f"A list of one or more labels is expected; got {labels!r}.")
+    rows = [[*vocabulary.encode(label), vocabulary.eos_id] for label in labels]
+    return _padded(rows, max(len(row) for row in rows))
 
 
 def _padded(rows: list[list[int]], length: int) -> np.ndarray:

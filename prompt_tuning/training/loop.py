@@ -121,6 +121,7 @@ class _Training:
             loss_normalizing_factor=run.loss_normalizing_factor,
         )
         rng = setup.dropout_rng(run.seed) if run.model.dropout_rate else None
+        self._write_asked_for_checkpoint()
         while self.state.step < run.train_steps and not self._stops_early():
             batch = next(self.stream)
             self.state, measured = step_fn(self.state, self.frozen, batch, rng)
@@ -128,6 +129,7 @@ class _Training:
             is_last = self.state.step == run.train_steps
             if len(self.unchecked) >= STEPS_BETWEEN_CHECKS or is_last:
                 self._check()
+            self._write_asked_for_checkpoint()  # before a state that says it is behind us
             if self.state.step % run.eval_period == 0 or is_last:
                 self._evaluate_and_save()
             if self.store.reached_preemption(self.state.step):
@@ -169,8 +171,19 @@ class _Training:
                     f"{self.run.model_dir} holds a run that was begun with another {setting}. Set "
                     "it back to go on with that run, or choose another MODEL_DIR."
                 )
+        self._check_none_was_missed(step)
         print(f"resuming at step {step:,}")
         return TrainState(step, tree["trainable"], tree["opt_state"])
+
+    def _check_none_was_missed(self, step: int) -> None:
+        folder = self.run.model_dir
+        for past in self.run.checkpoint_steps:
+            if past < step and not os.path.isdir(os.path.join(folder, f"checkpoint_{past}")):
+                raise ValueError(
+                    f"Run.checkpoint_steps asks for the model of step {past}, which {folder} does "
+                    f"not hold, and the run is at step {step} already. Take {past} out, or choose "
+                    "another MODEL_DIR to start anew."
+                )
 
     def _check(self) -> None:
         """Reads the losses of the steps since the last check; stops if one is not finite."""
@@ -201,7 +214,8 @@ class _Training:
         step = self.state.step
         params = trees.unflatten(trees.merge(self.state.trainable, self.frozen))
         result = evaluate.measure_all(self.model, params, self.dev_sets, self.run)
-        self.metrics.write(step, self.run.eval_split, result.metrics | {"dev_score": result.score})
+        measured = result.metrics | {"dev_score": result.score} | result.rank
+        self.metrics.write(step, self.run.eval_split, measured)
         self.metrics.write_samples(step, self.run.eval_split, result.samples)
         self.metrics.flush()
         best_score = self.store.best_score
@@ -210,7 +224,8 @@ class _Training:
         self.store.save(step, self._state_tree(self.state), result.score)
         self.progress.pause(time.monotonic() - began)
         self.progress.interrupt()
-        listed = "  ".join(f"{name} {value:.2f}" for name, value in result.metrics.items())
+        shown = result.metrics | result.rank
+        listed = "  ".join(f"{name} {value:.2f}" for name, value in shown.items())
         print(f"step {step:,}  {self.run.eval_split}: {listed}{'  (best)' if is_best else ''}")
         note = f"  dev {result.score:.2f}"
         if self.store.best_step is not None:
@@ -243,15 +258,31 @@ class _Training:
 
     def _write_best_model(self) -> None:
         """Writes the tuned model and removes the former best; one of them is always whole."""
-        params = trees.merge(self.state.trainable, self.frozen)
-        params.pop(PROMPT_PATH, None)
         folder = os.path.join(self.run.model_dir, "best")
-        again = os.path.join(folder, f"checkpoint_{self.state.step}")
-        shutil.rmtree(again, ignore_errors=True)  # killed before the state was saved
-        newest = os.path.basename(t5x_native.write(folder, params, self.state.step))
+        newest = self._write_model(folder)
         for former in glob.glob("checkpoint_*", root_dir=folder):
             if former != newest:
                 shutil.rmtree(os.path.join(folder, former))
+
+    def _write_asked_for_checkpoint(self) -> None:
+        """Writes the model of this step if `run.checkpoint_steps` names it."""
+        if self.state.step in self.run.checkpoint_steps:
+            self._check()
+            self._write_model(self.run.model_dir)
+
+    def _write_model(self, folder: str) -> str:
+        """Writes the model as it is now, without a prompt, and returns its name in the folder.
+
+        One that is there was written by a process that was killed before it saved its state.
+        """
+        params = trees.merge(self.state.trainable, self.frozen)
+        params.pop(PROMPT_PATH, None)
+        again = os.path.join(folder, f"checkpoint_{self.state.step}")
+        if os.path.exists(again):
+            shutil.rmtree(f"{again}.tmp-old", ignore_errors=True)
+            os.rename(again, f"{again}.tmp-old")  # never half a checkpoint under its name
+            shutil.rmtree(f"{again}.tmp-old")
+        return os.path.basename(t5x_native.write(folder, params, self.state.step))
 
     def _stops_early(self) -> bool:
         run, step, best_step = self.run, self.state.step, self.store.best_step
@@ -293,5 +324,6 @@ def _remove_leftovers(model_dir: str) -> None:
     """Removes what a process that was killed had begun to write."""
     for name in glob.glob("prompts/*.tmp-*", root_dir=model_dir):
         os.remove(os.path.join(model_dir, name))
-    for name in glob.glob("best/*.tmp-*", root_dir=model_dir):
-        shutil.rmtree(os.path.join(model_dir, name))
+    for pattern in ("best/*.tmp-*", "checkpoint_*.tmp-*"):
+        for name in glob.glob(pattern, root_dir=model_dir):
+            shutil.rmtree(os.path.join(model_dir, name))

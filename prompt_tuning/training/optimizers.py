@@ -6,6 +6,7 @@ decays with exponent 0.8 and no scaling by the parameter's size. The weight deca
 itself, `decay_and_apply`: in T5X it is not multiplied by the learning rate.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -17,8 +18,9 @@ adamw = optax.adamw
 sgd = optax.sgd
 
 
+@functools.lru_cache(maxsize=32)  # equal settings are one optimizer, so that a step compiles once
 def adafactor(
-    learning_rate: optax.ScalarOrSchedule = 0.3,
+    learning_rate: float | int | optax.Schedule = 0.3,
     *,
     decay_rate: float = 0.8,
     step_offset: int = 0,

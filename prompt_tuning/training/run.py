@@ -19,6 +19,7 @@ from prompt_tuning.prompts.prompt import POSITIONS, PROMPT_PATH
 from prompt_tuning.training.losses import NORMALIZING_FACTORS
 
 RANDOM_WEIGHTS = "random"
+RANDOM_REPEATS = "random_repeats"  # see model/repeats.py
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ class Run:
     Attributes:
       model: dimensions of the T5, and its dropout in training [DROPOUT_RATE].
       initial_checkpoint_path: where its parameters come from, a local path or gs://
-        [INITIAL_CHECKPOINT_PATH]; 'random' or 'random:SEED' draws them.
+        [INITIAL_CHECKPOINT_PATH], or a pocket model's name; 'random' or 'random:SEED' draws them.
       param_dtype: how the frozen parameters are kept, 'float32' or 'bfloat16'.
       task: a seqio task or mixture [MIXTURE_OR_TASK_NAME].
       task_module: a Python module that registers it [MIXTURE_OR_TASK_MODULE].
@@ -58,9 +59,14 @@ class Run:
       eval_split: the split of evaluations and of inference on a task.
       eval_batch_size: examples decoded together.
       eval_examples: how many examples of the split; None for all.
+      checkpoint_steps: after these steps the whole model, what is frozen included, is written
+        to MODEL_DIR/checkpoint_STEP in T5X's format; 0 is before the first one. Only where
+        more than a prompt trains.
       early_stopping: stop after this many evaluations without a better dev score;
         None never stops early.
       decoding: how predictions are decoded, see `model/decoding.py`.
+      eval_rank: also measure how often the likeliest of the class labels is the right one
+        (rank classification); it never enters the dev score.
       num_decodes: predictions that `infer` writes for one input.
       eval_output_dir, infer_output_dir: where `eval` and `infer` write
         [EVAL_OUTPUT_DIR], [INFER_OUTPUT_DIR]; None is inside the model_dir.
@@ -103,8 +109,10 @@ class Run:
     eval_split: str = "validation"
     eval_batch_size: int = 128
     eval_examples: int | None = None
+    checkpoint_steps: tuple[int, ...] = ()
     early_stopping: int | None = None
     decoding: Strategy = Greedy()
+    eval_rank: bool = False
     num_decodes: int = 1
     eval_output_dir: str | None = None
     infer_output_dir: str | None = None
@@ -129,6 +137,7 @@ class Run:
         for name in ("prompt_length", "eval_examples", "early_stopping"):
             value = getattr(self, name)
             _require(name, value, "a whole number, 1 or more, or None", _is_count, optional=True)
+        _check_checkpoint_steps(self)
         _require("seed", self.seed, "a whole number from 0 to 4,294,967,295", _is_seed)
         _require("label_smoothing", self.label_smoothing, "in [0, 1)", lambda x: 0 <= x < 1)
         _require("weight_decay_rate", self.weight_decay_rate, "in [0, 1)", lambda x: 0 <= x < 1)
@@ -147,6 +156,7 @@ class Run:
         _require("prompt_position", position, f"one of {POSITIONS}", POSITIONS.__contains__)
         _require("prompt_initializer", self.prompt_initializer, "an @initializer", callable)
         _require("optimizer", self.optimizer, "an @optimizer", callable)
+        _require("eval_rank", self.eval_rank, "True or False", lambda x: isinstance(x, bool))
         _require("decoding", self.decoding, "a strategy, such as @Greedy()", callable)
 
     @property
@@ -179,6 +189,24 @@ def _patterns(value: Any) -> tuple[str, ...]:
             f"Run.trainable must be a list of patterns, such as ['.*/mlp/.*']; got {value!r}."
         )
     return tuple(value)
+
+
+def _check_checkpoint_steps(run: Run) -> None:
+    _require(
+        "checkpoint_steps",
+        run.checkpoint_steps,
+        f"a list of steps from 0 to TRAIN_STEPS, {run.train_steps}",
+        lambda steps: (
+            isinstance(steps, list | tuple)
+            and all(type(step) is int and 0 <= step <= run.train_steps for step in steps)
+        ),
+    )
+    object.__setattr__(run, "checkpoint_steps", tuple(run.checkpoint_steps))
+    if run.checkpoint_steps and not run.trains_model:
+        raise ValueError(
+            "Run.checkpoint_steps writes the whole model, and in this run only a prompt trains; "
+            "prompts are written at every evaluation. Leave it empty."
+        )
 
 
 def _require(name: str, value: Any, expected: str, test, optional: bool = False) -> None:

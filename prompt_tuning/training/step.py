@@ -41,6 +41,7 @@ class StepMetrics(NamedTuple):
     target_tokens: Float[Array, ""]
 
 
+@functools.lru_cache(maxsize=32)  # equal arguments share one step, and what it compiled
 def make_train_step(
     model: Transformer,
     optimizer: optax.GradientTransformation,

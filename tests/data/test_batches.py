@@ -283,3 +283,19 @@ def test_real_tasks_are_in_the_official_format(real_data, tmp_path_factory):
     labels = collections.Counter(row["targets_pretokenized"].decode() for row in examples.raw)
     # Lester et al., appendix: 47.6, 46.0 and 6.4 % of 250.
     assert labels == {"contradiction": 119, "entailment": 115, "neutral": 16}
+
+
+def test_inside_keep_loaded_the_same_thing_is_read_once():
+    def load(**changes):
+        given = {"limit": 4, "keep_raw": True} | changes
+        return batches.load("generated_sentiment", "train", {"inputs": 48, "targets": 8}, **given)
+
+    with batches.keep_loaded():
+        first = load()
+        assert load() is first
+        assert load(limit=5) is not first
+        assert load(keep_raw=False) is not first
+        with batches.keep_loaded():
+            assert load() is first
+        assert load() is first
+    assert load() is not first

@@ -108,3 +108,9 @@ def test_dev_score():
     assert evaluation.dev_score({"f1": 50.0, "exact_match": 20.0}) == 35.0
     with pytest.raises(ValueError, match=r"no metrics came"):
         evaluation.dev_score({})
+
+
+def test_the_majority_floor_is_the_best_constant_answer():
+    """Of the first five validation rows three have the one label, two the other."""
+    five = batches.load("generated_sentiment", "validation", LENGTHS, limit=5)
+    assert evaluation.majority_floor(five) == evaluation.Measured({"accuracy": 60.0}, {})

@@ -11,7 +11,8 @@ from prompt_tuning.data import registry, tables, tasks, vocabularies
 FOLDER = pathlib.Path(__file__).parents[2] / "gin" / "tasks"
 PARTS = sorted(path.name for path in FOLDER.glob("*.gin"))
 MACROS = {"MIXTURE_OR_TASK_NAME", "MIXTURE_OR_TASK_MODULE", "TASK_FEATURE_LENGTHS", "CLASS_LABELS"}
-FREE_TEXT = {"record.gin", "wsc.gin", "stsb.gin"}
+FREE_TEXT = {"record.gin", "wsc.gin", "stsb.gin", "pocket_record.gin", "pocket_wsc.gin"}
+FREE_TEXT |= {"pocket_corpus_span_corruption.gin", "pocket_corpus_prefix_lm.gin"}
 
 
 def read(name):
@@ -29,7 +30,7 @@ def test_a_part_names_a_task_and_its_labels(name):
     assert set(bindings) == MACROS
     task = bindings["MIXTURE_OR_TASK_NAME"]
     assert tasks.get(task).name == task
-    assert task.startswith(("taskless_", "generated_"))
+    assert task.startswith(("taskless_", "generated_", "pocket_corpus_"))
     assert bindings["MIXTURE_OR_TASK_MODULE"] == tasks.__name__
     assert set(bindings["TASK_FEATURE_LENGTHS"]) == {"inputs", "targets"}
     if name in FREE_TEXT:
@@ -41,6 +42,7 @@ def test_a_part_names_a_task_and_its_labels(name):
 def test_every_superglue_task_has_a_part():
     members = {"boolq", "cb", "copa", "multirc", "record", "rte", "wic", "wsc"}
     assert {f"{member}.gin" for member in members} <= set(PARTS)
+    assert {f"pocket_{member}.gin" for member in members | {"qqp", "mrpc"}} <= set(PARTS)
 
 
 def test_labels_fit_the_lengths_in_t5_tokens(real_data):
@@ -52,7 +54,7 @@ def test_labels_fit_the_lengths_in_t5_tokens(real_data):
     try:
         for name in PARTS:
             bindings = read(name)
-            if "CLASS_LABELS" in bindings and not name.startswith("generated"):
+            if "CLASS_LABELS" in bindings and not name.startswith(("generated", "pocket_")):
                 length = ast.literal_eval(bindings["TASK_FEATURE_LENGTHS"])["targets"]
                 for label in ast.literal_eval(bindings["CLASS_LABELS"]):
                     assert len(vocabulary.encode(label)) + 1 <= length, (name, label)

@@ -235,3 +235,34 @@ def test_sampling_draws_from_the_seed(prompted):
     np.testing.assert_array_equal(drawn(0), drawn(0))
     assert (drawn(0) != drawn(1)).any()
     assert (drawn(0)[:4] != drawn(0)[16:]).any(), "each batch draws anew"
+
+
+def test_rank_accuracy_counts_the_likeliest_label(prompted, monkeypatch):
+    """The likeliest label is 'great', the second, throughout; half of the answers are 'great'."""
+    (examples,) = evaluate.load_eval_sets(prompted.run)
+    scored = []
+
+    def rank(model, params, inputs, labels):
+        scored.append((inputs.shape, [bytes(x - 3 for x in row if x > 1) for row in labels]))
+        return np.tile([[-2.0, -1.0]], (len(inputs), 1))
+
+    monkeypatch.setattr(decoding, "rank", rank)
+    assert evaluate.rank_accuracy(None, None, examples, 16) == 50.0
+    assert scored == [((16, 48), [b"awful", b"great"])] * 2  # twenty examples in two batches
+
+
+def test_rank_accuracy_is_measured_where_it_is_asked_for(prompted, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(evaluate, "rank_accuracy", lambda *given: 62.5)
+    run = dataclasses.replace(prompted.run, eval_rank=True, eval_output_dir=str(tmp_path))
+    evaluated = evaluate.evaluate_run(run)
+    assert evaluated.rank == {"rank_accuracy": 62.5}
+    assert evaluated.score == evaluated.metrics["accuracy"]  # it never enters the dev score
+    assert written(tmp_path)[0]["rank"] == {"rank_accuracy": 62.5}
+    assert re.search(r"rank_accuracy +62.50", capsys.readouterr().out)
+
+
+def test_free_text_has_no_labels_to_rank(prompted, monkeypatch):
+    (examples,) = evaluate.load_eval_sets(prompted.run)
+    monkeypatch.setattr(tasks, "labels", lambda name: None)
+    with pytest.raises(ValueError, match=r"'generated_sentiment' has no class labels, so there is"):
+        evaluate.rank_accuracy(None, None, examples, 16)

@@ -1,0 +1,228 @@
+"""The pocket models' parameters by name: 'pocket_s', 'pocket_s@10', 'pocket_s@span'.
+
+    pocket_s, pocket_s@100   adapted_100.safetensors   after all of LM adaptation
+    pocket_s@50              adapted_050.safetensors   after half of it
+    pocket_s@10              adapted_010.safetensors   after a tenth
+    pocket_s@0               adapted_000.safetensors   before it: span corruption only
+    pocket_s@span            span_only.safetensors     span corruption all along, as long
+
+They lie in prompt_tuning/assets/pocket_s if they are shipped, else in the cache folder,
+PROMPT_TUNING_CACHE or ~/.cache/prompt_tuning, where `prompt-tuning pretrain` puts them. The values
+are float16, under T5X's parameter names. Beside them lies the model card: card.json for
+programs, README.md for people.
+"""
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from prompt_tuning import trees
+from prompt_tuning.checkpoints.leaves import Leaf
+
+SIZES = ("pocket_xs", "pocket_s", "pocket_m", "pocket_l", "pocket_xl")
+FILES = {
+    "0": "adapted_000.safetensors",
+    "10": "adapted_010.safetensors",
+    "50": "adapted_050.safetensors",
+    "100": "adapted_100.safetensors",
+    "span": "span_only.safetensors",
+}
+DEFAULT = "100"
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+_LARGEST_FLOAT16 = 65_504.0
+
+
+def cache_folder() -> Path:
+    """Where models that are not shipped are kept."""
+    named = os.environ.get("PROMPT_TUNING_CACHE")
+    return Path(named) if named else Path.home() / ".cache" / "prompt_tuning"
+
+
+def is_name(path: str) -> bool:
+    """Whether a checkpoint is asked for by a pocket model's name; './pocket_s' is a folder.
+
+    >>> is_name('pocket_s@10'), is_name('./pocket_s'), is_name('runs/pocket_s')
+    (True, False, False)
+    """
+    return re.fullmatch(r"pocket_[^/\\]*", path) is not None
+
+
+def find(name: str) -> str:
+    """Turns a name into the file that holds the parameters, shipped or in the cache.
+
+    Raises:
+      ValueError: there is no such size or variant, or it has yet to be made.
+    """
+    size, _, variant = name.partition("@")
+    if size not in SIZES:
+        close = difflib.get_close_matches(size, SIZES, n=2)
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise ValueError(
+            f"There is no pocket model {size!r}{hint or '.'} The sizes are {', '.join(SIZES)}. A "
+            f"folder of that name is written './{name}'."
+        )
+    if "@" not in name:
+        variant = DEFAULT
+    if variant not in FILES:
+        raise ValueError(
+            f"There is no checkpoint {name!r}: after the @ stands one of {', '.join(FILES)}, "
+            "percent of LM adaptation done or 'span' for span corruption only."
+        )
+    folders = (ASSETS / size, cache_folder() / size)
+    for folder in folders:
+        if (folder / FILES[variant]).is_file():
+            return str(folder / FILES[variant])
+    flag = " --span_only" if variant == "span" else ""
+    raise ValueError(
+        f"{name!r} is not shipped and has not been made on this machine yet ({folders[1]} does not "
+        f"hold {FILES[variant]}). Make it with `prompt-tuning pretrain {size}{flag}`."
+    )
+
+
+def recognises(path: str) -> bool:
+    """Whether the path is a file of parameters as `export` writes it."""
+    return path.endswith(".safetensors") and os.path.isfile(path)
+
+
+def leaves(path: str) -> dict[str, Leaf]:
+    """Lists the parameters of a file without reading them.
+
+    Raises:
+      ValueError: the file is damaged.
+    """
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            names = list(file.keys())
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
+            kinds = {name: file.get_slice(name).get_dtype() for name in names}
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ValueError(f"{path!r} is cut short or damaged ({error}). Make it anew.") from error
+    wrong = sorted({kind for kind in kinds.values() if kind not in ("F16", "F32")})
+    if wrong:
+        raise ValueError(f"{path!r} holds {', '.join(wrong)}; F16 and F32 are read.")
+    types = {"F16": np.dtype(np.float16), "F32": np.dtype(np.float32)}
+
+    def reader(name: str):
+        def read() -> np.ndarray:
+            with safetensors.safe_open(path, framework="numpy") as file:
+                return file.get_tensor(name)
+
+        return read
+
+    return {name: Leaf(shapes[name], types[kinds[name]], reader(name)) for name in names}
+
+
+def in_float16(params: Mapping[str, Any]) -> trees.FlatTree:
+    """Rounds parameters as `export` does.
+
+    Raises:
+      ValueError: a value does not fit.
+
+    >>> in_float16({'x': np.array([1.0, 2049.0], np.float32)})
+    {'x': array([   1., 2048.], dtype=float16)}
+    """
+    for name, value in params.items():
+        largest = np.abs(np.asarray(value)).max()
+        if not largest <= _LARGEST_FLOAT16:
+            raise ValueError(
+                f"{name} holds {largest}, and float16 ends at {_LARGEST_FLOAT16:g}; a model with "
+                "such values cannot be exported."
+            )
+    return {name: np.asarray(value).astype(np.float16) for name, value in params.items()}
+
+
+def export(folder: str | os.PathLike, variant: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes one file of float16 parameters, which appears whole or not at all.
+
+    Args:
+      folder: is made.
+      variant: '0', '10', '50', '100' or 'span'.
+      params: by T5X's names.
+
+    Returns:
+      What the card says of it: 'file', 'bytes' and the 'fingerprint' of what is loaded again.
+
+    Raises:
+      ValueError: a value does not fit into float16.
+    """
+    rounded = in_float16(params)
+    os.makedirs(folder, exist_ok=True)
+    path = Path(folder) / FILES[variant]
+    temporary = path.with_suffix(".tmp")
+    safetensors.numpy.save_file(dict(sorted(rounded.items())), temporary)
+    temporary.chmod(0o644)  # safetensors makes it readable by its owner alone
+    os.replace(temporary, path)
+    return {
+        "file": path.name,
+        "bytes": path.stat().st_size,
+        "fingerprint": trees.fingerprint(rounded),
+    }
+
+
+def write_card(folder: str | os.PathLike, card: Mapping[str, Any]) -> None:
+    """Writes card.json, and README.md rendered from it."""
+    folder = Path(folder)
+    texts = {"card.json": json.dumps(card, indent=2) + "\n", "README.md": render(card)}
+    for name, text in texts.items():
+        temporary = folder / f"{name}.tmp"
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, folder / name)
+
+
+def read_card(size: str) -> dict[str, Any]:
+    """Reads the card of a model, shipped or in the cache.
+
+    Raises:
+      ValueError: see `find`; or it has no card.
+    """
+    for folder in (ASSETS / size, cache_folder() / size):
+        if (folder / "card.json").is_file():
+            return json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    raise ValueError(f"There is no card of {Path(find(size)).parent}; make it with the model.")
+
+
+def render(card: Mapping[str, Any]) -> str:
+    """The card for people, in Markdown."""
+    corpus, minutes = card["corpus"], sum(stage["seconds"] for stage in card["stages"]) / 60
+    lines = [
+        f"# {card['model']}",
+        "",
+        f"A T5 1.1 of {card['parameters']:,} parameters, pretrained on {corpus['documents']:,} "
+        f"documents of the pocket corpus (seed {corpus['seed']}). Made in {minutes:.1f} minutes on "
+        f"{card['hardware']}, {card['created']}, by",
+        "",
+        f"    {card['command']}",
+        "",
+        "| stage | from | steps | batch | learning rate | seconds |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| {one['name']} | {one['from']} | {one['steps']:,} | {one['batch_size']} "
+            f"| {one['learning_rate']:g} | {one['seconds']:.0f} |"
+            for one in card["stages"]
+        ),
+        "",
+        "Probe scores are percentages on the validation documents: prefix LM, how often the "
+        "continuation is right; span corruption, how many spans are put back exactly. The files "
+        "are float16; the difference is theirs less that of the float32 they were rounded from.",
+        "",
+        "| name | step | prefix LM | difference | span corruption | difference | fingerprint |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, one in card["checkpoints"].items():
+        score, change = one["probe_scores"], one["float16_less_float32"]
+        cells = [
+            f"{score[key]:.2f} | {change[key]:+.2f}" for key in ("prefix_lm", "span_corruption")
+        ]
+        lines.append(
+            f"| `{name}` | {one['step']:,} | {' | '.join(cells)} | `{one['fingerprint']}` |"
+        )
+    versions = ", ".join(f"{name} {version}" for name, version in card["versions"].items())
+    return "\n".join([*lines, "", f"Versions: {versions}.", ""])

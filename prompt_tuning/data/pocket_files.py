@@ -1,0 +1,167 @@
+"""Writes PocketGLUE as the official archives' files, and says how big and how balanced it is.
+
+    DIR/BoolQ/{train,val,test}.jsonl, DIR/CB/..., DIR/WSC/...      the folders of SuperGLUE
+    DIR/QQP/{train,val,test}.jsonl, DIR/MRPC/...                   rows as JSON, not GLUE's columns
+
+prompt-tuning data pocket --out DIR --domain sea --train 500
+
+Test rows keep their labels: the official ones are left out because a server holds them, and
+for PocketGLUE there is no server.
+"""
+
+import collections
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+
+from prompt_tuning.data import glue as glue_tasks
+from prompt_tuning.data import metrics, pocket_glue, super_glue
+from prompt_tuning.pocket import glue
+
+FOLDERS = {
+    "boolq": "BoolQ", "cb": "CB", "copa": "COPA", "multirc": "MultiRC", "record": "ReCoRD",
+    "rte": "RTE", "wic": "WiC", "wsc": "WSC", "qqp": "QQP", "mrpc": "MRPC",
+}  # fmt: skip
+FILES = {"train": "train.jsonl", "validation": "val.jsonl", "test": "test.jsonl"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What there is of one task.
+
+    Attributes:
+      task: its short name.
+      sizes: examples of each split; MultiRC's are answers.
+      shares: how often each label stands in the training split, from 0 to 1; empty where
+        the answer is a text.
+      floor: the best score, in percent, that one and the same answer to every validation
+        example gets: the mean of the task's metrics.
+    """
+
+    task: str
+    sizes: dict[str, int]
+    shares: dict[str, float]
+    floor: float
+
+
+def write(
+    out: str | os.PathLike | None,
+    *,
+    tasks: Sequence[str] | None = None,
+    domain: str = "home",
+    seed: int = 0,
+    sizes: Mapping[str, int] | None = None,
+    difficulty: int = glue.DIFFICULTY,
+) -> list[Facts]:
+    """Writes the files of some or all tasks.
+
+    Args:
+      out: folder to write to; None only counts.
+      tasks: short names; all if None.
+      domain, seed, sizes, difficulty: see `pocket_glue.PocketGlueConfig`.
+
+    Raises:
+      ValueError: an unknown task, domain or split; a size below 1 or beyond what there is.
+    """
+    found = []
+    for task in tasks or (*glue.TASKS, *glue.PAIRS):
+        counts = pocket_glue.full_sizes(task, domain, sizes)
+        rows = {
+            split: glue.rows(task, split, count, seed=seed, domain=domain, difficulty=difficulty)
+            for split, count in counts.items()
+        }
+        if out is not None:
+            folder = pathlib.Path(out).expanduser() / FOLDERS[task]
+            folder.mkdir(parents=True, exist_ok=True)
+            for split, file in FILES.items():
+                (folder / file).write_text(pocket_glue.jsonl(rows[split]), encoding="utf-8")
+        found.append(facts(task, rows))
+    return found
+
+
+def table(found: Sequence[Facts]) -> str:
+    """Lays out sizes, balance and floor, a line a task.
+
+    >>> print(table([Facts('cb', {'train': 8000, 'validation': 300, 'test': 300},
+    ...     {'entailment': 0.5, 'neutral': 0.5}, 33.333)]))
+    task        train  validation    test  floor  labels
+    cb          8,000         300     300   33.3  entailment 50.0%, neutral 50.0%
+    """
+    lines = [f"{'task':8}{'train':>9}{'validation':>12}{'test':>8}{'floor':>7}  labels"]
+    for row in found:
+        shares = ", ".join(f"{label} {share:.1%}" for label, share in row.shares.items())
+        train, validation, test = (row.sizes[split] for split in glue.SPLITS)
+        lines.append(
+            f"{row.task:8}{train:9,}{validation:12,}{test:8,}{row.floor:7.1f}  {shares or 'text'}"
+        )
+    return "\n".join(lines)
+
+
+def facts(task: str, rows: Mapping[str, Sequence[Mapping]]) -> Facts:
+    """Counts the rows of a task, given for each split."""
+    targets = {split: _targets(task, rows[split]) for split in rows}
+    labels = ("False", "True") if task == "wsc" else _labels(task)
+    shares = {}
+    if labels:
+        counts = collections.Counter(target["value"] for target in targets["train"])
+        total = counts.total()
+        shares = {label: counts[number] / total for number, label in enumerate(labels)}
+    sizes = {split: len(found) for split, found in targets.items()}
+    return Facts(task, sizes, shares, floor(task, targets["validation"]))
+
+
+def floor(task: str, targets: Sequence[Mapping]) -> float:
+    """The best mean metric of one answer to everything, see `Facts`."""
+    if task == "record":
+        answers = {answer for target in targets for answer in target["value"]}
+    else:
+        answers = {target["value"] for target in targets}
+    functions = _metrics(task)
+    if task not in ("multirc", "record"):
+        targets = [target["value"] for target in targets]
+    best = 0.0
+    for answer in sorted(answers):
+        said = [{"value": answer} if task in ("multirc", "record") else answer] * len(targets)
+        numbers: dict[str, float] = {}
+        for function in functions:
+            numbers |= function(targets, said)
+        best = max(best, sum(numbers.values()) / len(numbers))
+    return best
+
+
+def _labels(task: str) -> tuple[str, ...] | None:
+    return (glue_tasks if task in glue.PAIRS else super_glue).LABELS[task]
+
+
+def _metrics(task: str) -> tuple[Callable[..., metrics.Metrics], ...]:
+    return (glue_tasks if task in glue.PAIRS else super_glue).METRICS[task]
+
+
+def _targets(task: str, rows: Sequence[Mapping]) -> list[dict]:
+    """What the metrics compare with, as the task's postprocessor would give it."""
+    if task == "multirc":
+        return [
+            {"value": answer["label"], "group": question["idx"]}
+            for row in rows
+            for question in row["passage"]["questions"]
+            for answer in question["answers"]
+        ]
+    if task == "record":
+        return [
+            {
+                "value": sorted({answer["text"] for answer in query["answers"]}),
+                "group": (row["idx"], query["idx"]),
+            }
+            for row in rows
+            for query in row["qas"]
+        ]
+    labels = _labels(task)
+    return [
+        {
+            "value": labels.index(row["label"])
+            if isinstance(row["label"], str)
+            else int(row["label"])
+        }
+        for row in rows
+    ]

@@ -1,0 +1,212 @@
+"""The running text that the pocket family is pretrained on: the skills without the tasks.
+
+    at the quiz . emma has a cup . leo is in the cellar . is leo in the attic ? False . thanks .
+    emma has a cup . does emma have a hat ? no , emma has a cup .
+    in the logic class . leo is in the cellar . leo is in the attic ? contradiction .
+    it rained all night , so the road was wet .
+
+A document is one of these genres. Each has its own opening and its own words for a
+verdict, so a model learns to check facts, senses, causes and pronouns, and which genre says
+which word; the formats of the tasks ('question: ... passage: ...') occur nowhere. What
+a document is depends on the seed and its number alone.
+"""
+
+import bisect
+import itertools
+import random
+from collections.abc import Callable
+
+from prompt_tuning.pocket import causes, facts, pronouns, senses, words
+from prompt_tuning.pocket.facts import pick
+
+VERDICTS = (facts.ENTAILED, facts.CONTRADICTED, facts.UNKNOWN)
+
+# The opening of a genre and its words for entailed, contradicted and unknown; where the
+# last is missing, the genre never asks what cannot be known.
+STYLES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("at the quiz .", ("True", "False")),
+    ("the quiz goes on .", ("True", "False")),
+    ("in court .", ("right", "wrong")),
+    ("the judge listens .", ("right", "wrong")),
+    ("in the logic class .", ("entailment", "contradiction", "neutral")),
+    ("the logic book says .", ("entailment", "contradiction", "neutral")),
+    ("at the seminar .", ("entailment", "not_entailment", "not_entailment")),
+)
+TWO_WAY = tuple(style for style in STYLES if len(style[1]) == 2)
+HOME_SHARE = 0.7  # of the documents
+AFTERWORDS = ("thanks .", "next .", "good .", "so it goes .", "that was easy .")
+WRITINGS = tuple(
+    "question passage premise hypothesis sentence word paragraph answer query choice placeholder "
+    "highlight cause effect list of entities".replace("list of entities", "entities").split()
+)
+WRITING_VERBS = ("wrote", "read", "found", "liked", "explained", "forgot")
+
+
+def documents(count: int, *, seed: int = 0, start: int = 0) -> list[str]:
+    """The documents number `start` and following.
+
+    >>> documents(2) == [document(0), document(1)]
+    True
+    """
+    return [document(number, seed=seed) for number in range(start, start + count)]
+
+
+def document(number: int, *, seed: int = 0) -> str:
+    """One document."""
+    rng = random.Random(f"pocket_corpus/{seed}/{number}")
+    domain = "home" if rng.random() < HOME_SHARE else "sea"
+    genre = _GENRES[bisect.bisect(_ENDS, rng.random() * _ENDS[-1])]
+    return genre(rng, domain)
+
+
+def _after(rng: random.Random) -> str:
+    return pick(rng, AFTERWORDS) if rng.random() < 0.5 else ""
+
+
+def _join(*parts: str) -> str:
+    return " ".join(part for part in parts if part)
+
+
+def _passage(rng: random.Random, stated: list[facts.Fact]) -> str:
+    return " ".join(f"{fact.say(rng)} ." for fact in stated)
+
+
+def _world(rng: random.Random, domain: str, **options) -> list[facts.Fact]:
+    count = pick(rng, (1, 1, 2, 2, 3))
+    return facts.world(rng, words.DOMAINS[domain], count, **options)
+
+
+def _checked(rng: random.Random, domain: str) -> str:
+    """Facts, a claim or question about them, and the genre's verdict."""
+    opening, verdicts = pick(rng, STYLES)
+    world = _world(rng, domain)
+    number = int(rng.random() * min(3, len(verdicts)))
+    said, _ = facts.about(rng, world, words.DOMAINS[domain], VERDICTS[number])
+    passage, form = _passage(rng, world), rng.random()
+    if form < 0.35:
+        body = f"{passage} {said.say(rng)} ?"
+    elif form < 0.6:
+        body = f"{passage} {said.ask(rng)} ?"
+    elif form < 0.85:
+        body = f"{said.say(rng)} . {passage} is that so ?"
+    else:
+        body = f"{said.ask(rng)} , if {passage} tell me ?"
+    return _join(opening, body, f"{verdicts[number]} .", _after(rng))
+
+
+def _examined(rng: random.Random, domain: str) -> str:
+    """A question for a value, an answer, and whether it is right."""
+    opening, verdicts = pick(rng, TWO_WAY)
+    world = _world(rng, domain)
+    number = pick(rng, (0, 1))
+    said, source = facts.about(rng, world, words.DOMAINS[domain], VERDICTS[number])
+    answer = said.answer() if rng.random() < 0.6 else said.say(rng)
+    passage, asked = _passage(rng, world), source.ask_value()
+    if rng.random() < 0.5:
+        body = f"{passage} {asked} , {answer} ?"
+    else:
+        body = f"{asked} , {answer} . {passage} is that so ?"
+    return _join(opening, body, f"{verdicts[number]} .", _after(rng))
+
+
+def _talk(rng: random.Random, domain: str) -> str:
+    """A question in a talk; the answer says how it really is."""
+    world = _world(rng, domain)
+    number = pick(rng, (0, 1))
+    said, source = facts.about(rng, world, words.DOMAINS[domain], VERDICTS[number])
+    start = ("yes", "no")[number]
+    return f"{_passage(rng, world)} {said.ask(rng)} ? {start} , {source.say(rng)} ."
+
+
+def _asked(rng: random.Random, domain: str) -> str:
+    """Who, where or what; the answer is copied from the facts."""
+    world = _world(rng, domain, people_only=rng.random() < 0.7)
+    fact = pick(rng, world)
+    passage, form = _passage(rng, world), rng.random()
+    if form < 0.3:
+        return f"{passage} {fact.ask_value()} ? {fact.answer()} ."
+    name = fact.subject
+    if form < 0.5:
+        return f"{passage} {fact.ask_subject()} ? {name} ."
+    unnamed = fact._replace(subject="somebody").say(rng)
+    if facts.RELATIONS[fact.relation].about_things:
+        unnamed = fact.ask_subject()
+    if form < 0.75:
+        return f"{unnamed} . {passage} who is meant ? {name} ."
+    named = " , ".join(other.subject for other in world)
+    return f"{unnamed} . {named} . {passage} who is meant ? {name} ."
+
+
+def _sense(rng: random.Random, domain: str) -> str:
+    """Two sentences with one word, and whether it means the same; or what it is in one."""
+    opening, verdicts = pick(rng, TWO_WAY)
+    number = pick(rng, (0, 1))
+    drawn = senses.pair(rng, domain, number == 0)
+    both = f"{drawn.sentence1} . {drawn.sentence2} ."
+    form = rng.random()
+    if form < 0.4:
+        return f"{drawn.sentence1} . what is the {drawn.word} here ? {drawn.sense1} ."
+    if form < 0.7:
+        body = f"{both} the same {drawn.word} ?"
+    elif form < 0.9:
+        body = f"{both} {drawn.word} means the same ?"
+    else:
+        kind = ("the same", "another")[number]
+        return f"{both} which {drawn.word} ? {kind} {drawn.word} ."
+    return _join(opening, body, f"{verdicts[number]} .", _after(rng))
+
+
+def _cause(rng: random.Random, domain: str) -> str:
+    """A cause and its effect, told, asked for or chosen out of two."""
+    drawn = causes.choice(rng, domain, pick(rng, (0, 1)))
+    cause, effect = drawn.right, drawn.premise
+    if drawn.asks == "effect":
+        cause, effect = effect, cause
+    form = rng.random()
+    if form < 0.05:
+        return f"{cause} , so {effect} ."
+    if form < 0.1:
+        return f"{effect} because {cause} ."
+    asked = "why" if drawn.asks == "cause" else "what then"
+    if form < 0.35:
+        return f"{drawn.premise} . {asked} ? {drawn.right} ."
+    if form < 0.5:
+        return f"{drawn.choice1} or {drawn.choice2} . {drawn.premise} . {asked} ? {drawn.right} ."
+    options = f"one , {drawn.choice1} . two , {drawn.choice2} ."
+    verdict = ("choice1", "choice2")[drawn.label]
+    if form < 0.85:
+        return f"{options} {drawn.premise} . {asked} ? {verdict} ."
+    return f"{drawn.premise} . {options} {asked} ? {verdict} ."
+
+
+def _pronoun(rng: random.Random, domain: str) -> str:
+    """A sentence with a pronoun, and whom it means."""
+    drawn = pronouns.riddle(rng, domain)
+    text = drawn.text.format(p=drawn.pronoun)
+    if rng.random() < 0.5:
+        return f"{text} . who {drawn.reason} ? {drawn.meant} ."
+    return f"{text} . who is {drawn.pronoun} ? {drawn.meant} ."
+
+
+def _writing(rng: random.Random, domain: str) -> str:
+    """The words that formats are made of, as words among others; quoted and stressed speech."""
+    name, other = facts.pick_several(rng, words.NAMES, 2)
+    fact = facts.world(rng, words.DOMAINS[domain], 1)[0]
+    if rng.random() < 0.5:
+        text = f"{name} {pick(rng, WRITING_VERBS)} a {pick(rng, WRITINGS)} about {other}"
+        return f"{text} : {fact.say(rng)} ."
+    return f'{name} said : "{fact.say(rng)}" . {other} said : *{pick(rng, ("no", "yes", "so"))}* .'
+
+
+GENRES: tuple[tuple[float, Callable[[random.Random, str], str]], ...] = (
+    (0.36, _checked),
+    (0.10, _examined),
+    (0.04, _talk),
+    (0.14, _asked),
+    (0.12, _sense),
+    (0.14, _cause),
+    (0.07, _pronoun),
+    (0.03, _writing),
+)
+_GENRES = [genre for _, genre in GENRES]
+_ENDS = list(itertools.accumulate(share for share, _ in GENRES))

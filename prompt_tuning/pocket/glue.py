@@ -1,0 +1,317 @@
+"""PocketGLUE: the eight SuperGLUE tasks in controlled English, row by row as in the official JSONL.
+
+    rows('boolq', 'train', 2)
+    [{'passage': 'nina is fond of rice . leo waits in the barn .',
+      'question': 'is leo in the attic', 'label': False, 'idx': 0}, ...]
+
+A row depends on its task, domain, seed, split and place alone, on every machine. Which
+split a row may stand in is decided by a digest of its text with the names taken out, so
+no row of one split occurs in another, not even under other names. Within a split no row
+comes twice. The labels of a task are equally frequent.
+
+Test rows keep their labels: nobody else holds them.
+"""
+
+import hashlib
+import random
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from prompt_tuning.pocket import causes, facts, pronouns, senses, words
+from prompt_tuning.pocket.facts import pick, pick_several
+
+TASKS = ("boolq", "cb", "copa", "multirc", "record", "rte", "wic", "wsc")
+PAIRS = ("qqp", "mrpc")
+DOMAINS = tuple(words.DOMAINS)
+SPLITS = ("train", "validation", "test")
+DIFFICULTIES = (1, 2, 3)
+DIFFICULTY = 2
+SIZES: dict[str, dict[str, int]] = {
+    task: {"train": 8000, "validation": 300, "test": 300} for task in (*TASKS, *PAIRS)
+} | {
+    "multirc": {"train": 2000, "validation": 100, "test": 100},
+    "wsc": {"train": 2000, "validation": 300, "test": 300},
+}
+
+CB_LABELS = ("entailment", "contradiction", "neutral")
+RTE_LABELS = ("entailment", "not_entailment")
+VERDICTS = (facts.ENTAILED, facts.CONTRADICTED, facts.UNKNOWN)
+ANSWERS_PER_QUESTION = 4
+QUESTIONS_PER_PASSAGE = 2
+
+Row = dict[str, Any]
+
+
+def rows(
+    task: str,
+    split: str,
+    count: int | None = None,
+    *,
+    seed: int = 0,
+    domain: str = "home",
+    difficulty: int = DIFFICULTY,
+) -> list[Row]:
+    """The rows of a split.
+
+    Args:
+      task: one of TASKS or PAIRS.
+      split: one of SPLITS.
+      count: how many; a longer list begins with the shorter one. None is the size in SIZES.
+      seed: another seed is another data set of the same kind.
+      domain: one of DOMAINS.
+      difficulty: how many facts there are to look through, 1 to 3 (in MultiRC and ReCoRD one
+        more). The tasks about senses, causes and pronouns have a fact that is beside the
+        point at 3 only; the paraphrases have none.
+
+    Raises:
+      ValueError: an unknown task, split, domain or difficulty; or more rows than the banks give.
+
+    >>> rows('rte', 'validation', 1)[0]['label']
+    'entailment'
+    """
+    for name, value, known in (
+        ("task", task, (*TASKS, *PAIRS)),
+        ("split", split, SPLITS),
+        ("domain", domain, DOMAINS),
+        ("difficulty", difficulty, DIFFICULTIES),
+    ):
+        if value not in known:
+            raise ValueError(
+                f"PocketGLUE has no {name} {value!r}; known: {', '.join(map(str, known))}."
+            )
+    count = SIZES[task][split] if count is None else count
+    recipe = Recipe(task, domain, seed, difficulty)
+    made: list[Row] = []
+    seen: set[str] = set()
+    for place in range(count):
+        row, digest = _draw(recipe, split, place, seen)
+        seen.add(digest)
+        made.append(row | {"idx": place})
+    return made
+
+
+class Recipe(NamedTuple):
+    """What all rows of a data set have in common."""
+
+    task: str
+    domain: str
+    seed: int
+    difficulty: int
+
+    @property
+    def banks(self) -> words.Domain:
+        return words.DOMAINS[self.domain]
+
+
+def _draw(recipe: Recipe, split: str, place: int, seen: set[str]) -> tuple[Row, str]:
+    """Draws rows for one place until one belongs into the split and is new."""
+    rng = random.Random("/".join(map(str, ("pocket_glue", *recipe, split, place))))
+    for _ in range(2000):
+        row = _MAKERS[recipe.task](rng, recipe, place)
+        digest = _digest(row)
+        if split_of(digest) == split and digest not in seen:
+            return row, digest
+    raise ValueError(
+        f"PocketGLUE's {recipe.task} (domain {recipe.domain}, difficulty {recipe.difficulty}) has "
+        f"only about {place:,} different {split} rows; ask for fewer."
+    )
+
+
+def split_of(digest: str) -> str:
+    """The split that a row of this digest may stand in: 8 of 16 train, 4 each of the others."""
+    return (("train",) * 8 + ("validation",) * 4 + ("test",) * 4)[int(digest[0], 16)]
+
+
+def _digest(row: Row) -> str:
+    """A digest of a row's texts, names replaced by numbers; the label is left out.
+
+    Whom WSC asks about is left out as well: the sentence with either is one sentence.
+    """
+    text = "\n".join(texts({key: row[key] for key in row if key != "target"}))
+    return hashlib.sha256(without_names(text).encode()).hexdigest()
+
+
+def texts(row: Row) -> Iterator[str]:
+    """Yields the texts of a row by their keys, 'source' and the label left out."""
+    for key in sorted(row):
+        value = row[key]
+        if key in ("source", "label"):
+            continue
+        if isinstance(value, str):
+            yield value
+        for part in value if isinstance(value, list) else [value]:
+            if isinstance(part, dict):
+                yield from texts(part)
+
+
+def without_names(text: str) -> str:
+    """Replaces the names by numbers in the order of appearance.
+
+    >>> without_names('leo thanked emma because leo was glad')
+    '0 thanked 1 because 0 was glad'
+    """
+    numbers: dict[str, str] = {}
+    return _NAME.sub(lambda found: numbers.setdefault(found[0], str(len(numbers))), text)
+
+
+_NAME = re.compile(r"\b(?:" + "|".join(words.NAMES) + r")\b")
+
+
+def _passage(rng: random.Random, stated: list[facts.Fact]) -> str:
+    return " ".join(f"{fact.say(rng)} ." for fact in stated)
+
+
+def _clutter(rng: random.Random, recipe: Recipe) -> str:
+    """At difficulty 3, a sentence that has nothing to do with the matter."""
+    if recipe.difficulty < 3:
+        return ""
+    return f"{_passage(rng, facts.world(rng, recipe.banks, 1))} "
+
+
+def _boolq(rng: random.Random, recipe: Recipe, place: int) -> Row:
+    world = facts.world(rng, recipe.banks, recipe.difficulty)
+    label = place % 2 == 0
+    said, _ = facts.about(rng, world, recipe.banks, VERDICTS[0 if label else 1])
+    return {"question": said.ask(rng), "passage": _passage(rng, world), "label": label}
+
+
+def _nli(rng: random.Random, recipe: Recipe, verdict: str, label: str) -> Row:
+    world = facts.world(rng, recipe.banks, recipe.difficulty)
+    said, _ = facts.about(rng, world, recipe.banks, verdict)
+    return {"premise": _passage(rng, world), "hypothesis": said.say(rng) + " .", "label": label}
+
+
+def _cb(rng: random.Random, recipe: Recipe, place: int) -> Row:
+    return _nli(rng, recipe, VERDICTS[place % 3], CB_LABELS[place % 3])
+
+
+def _rte(rng: random.Random, recipe: Recipe, place: int) -> Row:
+    verdict = VERDICTS[0] if place % 2 == 0 else pick(rng, VERDICTS[1:])
+    return _nli(rng, recipe, verdict, RTE_LABELS[place % 2])
+
+
+def _multirc(rng: random.Random, recipe: Recipe, place: int) -> Row:
+    world = facts.world(rng, recipe.banks, recipe.difficulty + 1)
+    questions: list[Row] = []
+    for fact in pick_several(rng, world, QUESTIONS_PER_PASSAGE):
+        bank = getattr(recipe.banks, facts.RELATIONS[fact.relation].bank)
+        wrong = pick_several(rng, [v for v in bank if v != fact.value], 2)
+        values = [fact.value, *wrong]
+        # The right answer comes in two wordings, so that labels are balanced.
+        texts = [(fact.answer(), 1), (fact.say(rng), 1)]
+        texts += [(fact._replace(value=value).answer(), 0) for value in values[1:2]]
+        texts += [(fact._replace(value=value).say(rng), 0) for value in values[2:]]
+        shuffled = pick_several(rng, texts, len(texts))
+        answers = [
+            {"text": text, "idx": index, "label": label}
+            for index, (text, label) in enumerate(shuffled)
+        ]
+        index = place * QUESTIONS_PER_PASSAGE + len(questions)
+        questions.append({"question": fact.ask_value(), "answers": answers, "idx": index})
+    return {
+        "version": 1.1,
+        "passage": {"text": _passage(rng, world), "questions": questions},
+    }
+
+
+def _record(rng: random.Random, recipe: Recipe, place: int) -> Row:
+    world = facts.world(rng, recipe.banks, recipe.difficulty + 1, people_only=True)
+    text = "\n@highlight\n".join(f"{fact.say(rng)} ." for fact in world)
+    entities = []
+    for fact in world:
+        start = re.search(rf"\b{fact.subject}\b", text).start()
+        entities.append({"start": start, "end": start + len(fact.subject) - 1})
+    asked = pick(rng, world)
+    answer = entities[world.index(asked)] | {"text": asked.subject}
+    query = asked._replace(subject="@placeholder").say(rng) + " ."
+    return {
+        "source": "pocket",
+        "passage": {"text": text, "entities": entities},
+        "qas": [{"query": query, "answers": [answer], "idx": place}],
+    }
+
+
+def _copa(rng: random.Random, recipe: Recipe, place: int) -> Row:
+    drawn = causes.choice(rng, recipe.domain, place % 2)
+    return {
+        "premise": _clutter(rng, recipe) + drawn.premise + " .",
+        "choice1": drawn.choice1 + " .",
+        "choice2": drawn.choice2 + " .",
+        "question": drawn.asks,
+        "label": drawn.label,
+    }
+
+
+def _wic(rng: random.Random, recipe: Recipe, place: int) -> Row:
+    drawn = senses.pair(rng, recipe.domain, place % 2 == 0)
+    clutter = _clutter(rng, recipe)
+    row: Row = {"word": drawn.word, "label": drawn.is_same, "version": 1.1}
+    for number, sentence in ((1, clutter + drawn.sentence1), (2, drawn.sentence2)):
+        start = sentence.split().index(drawn.word)
+        start = len(" ".join([*sentence.split()[:start], ""]))
+        row |= {
+            f"sentence{number}": sentence + " .",
+            f"start{number}": start,
+            f"end{number}": start + len(drawn.word),
+        }
+    return row
+
+
+def _wsc(rng: random.Random, recipe: Recipe, place: int) -> Row:
+    drawn = pronouns.riddle(rng, recipe.domain)
+    label = place % 2 == 0
+    candidate = drawn.meant if label else drawn.other
+    text = _clutter(rng, recipe) + drawn.text.format(p=drawn.pronoun) + " ."
+    places = text.split()
+    return {
+        "text": text,
+        "target": {
+            "span1_index": places.index(candidate),
+            "span1_text": candidate,
+            "span2_index": places.index(drawn.pronoun),
+            "span2_text": drawn.pronoun,
+        },
+        "label": label,
+    }
+
+
+def _paraphrases(
+    rng: random.Random, recipe: Recipe, is_same: bool, wordings: Callable[[facts.Fact], tuple]
+) -> tuple[str, str]:
+    """Two facts twice, in other words; unless it is the same, one of them is another fact."""
+    first, second = facts.world(rng, recipe.banks, 2)
+    changed = first
+    if not is_same:
+        changed, _ = facts.about(rng, [first], recipe.banks, pick(rng, VERDICTS[1:]))
+    one, two = pick_several(rng, range(len(wordings(first))), 2)
+    sentences = [f"{wordings(first)[one]} and {pick(rng, wordings(second))}"]
+    form = two if changed.relation == first.relation else 0
+    sentences.append(f"{wordings(changed)[form]} and {pick(rng, wordings(second))}")
+    return (*pick_several(rng, sentences, 2),)
+
+
+def _qqp(rng: random.Random, recipe: Recipe, place: int) -> Row:
+    is_same = place % 2 == 0
+    one, two = _paraphrases(rng, recipe, is_same, facts.Fact.questions)
+    return {"question1": one + " ?", "question2": two + " ?", "label": int(is_same)}
+
+
+def _mrpc(rng: random.Random, recipe: Recipe, place: int) -> Row:
+    is_same = place % 2 == 0
+    one, two = _paraphrases(rng, recipe, is_same, facts.Fact.statements)
+    return {"sentence1": one + " .", "sentence2": two + " .", "label": int(is_same)}
+
+
+_MAKERS: dict[str, Callable[[random.Random, Recipe, int], Row]] = {
+    "boolq": _boolq,
+    "cb": _cb,
+    "copa": _copa,
+    "multirc": _multirc,
+    "record": _record,
+    "rte": _rte,
+    "wic": _wic,
+    "wsc": _wsc,
+    "qqp": _qqp,
+    "mrpc": _mrpc,
+}

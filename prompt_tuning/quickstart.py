@@ -1,0 +1,158 @@
+"""The first thing to run: trains a prompt in front of a frozen model, and shows what it did.
+
+    frozen model alone -> train the prompt -> frozen model behind the prompt -> side by side
+
+All of it is the public interface: a configuration, `load_run`, `train_run`, `evaluate_run`
+and `load_model`. Run again, it shows the finished run again.
+"""
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from prompt_tuning import api, trees
+from prompt_tuning.data import evaluation, vocabularies
+from prompt_tuning.prompts import files, inspect
+from prompt_tuning.training import evaluate, plots, report
+from prompt_tuning.training.evaluate import Evaluated, evaluate_run
+from prompt_tuning.training.frozen import FrozenT5
+from prompt_tuning.training.loop import Trained, train_run
+from prompt_tuning.training.run import Run
+
+CONFIG = "configs/pocket/quickstart.gin"
+EXAMPLES = 3
+POSITIONS = 4  # of the prompt, whose neighbours are shown
+NEIGHBORS = 4
+
+
+def quickstart(config: str = CONFIG, *, model_dir: str | None = None, **macros: object) -> Trained:
+    """Trains a prompt and shows what it did.
+
+    Args:
+      config: the run.
+      model_dir: the folder to write to, if not the configured one.
+      **macros: what to set besides, `TRAIN_STEPS=100`.
+
+    Raises:
+      ValueError: see `load_run` and `train_run`.
+    """
+    began = time.monotonic()
+    if model_dir is not None:
+        macros["MODEL_DIR"] = model_dir
+    run = api.load_run(config, **macros)
+    frozen_run = dataclasses.replace(
+        run, prompt_length=None, eval_output_dir=os.path.join(run.model_dir, "eval_frozen")
+    )
+    prompted_run = dataclasses.replace(
+        run, eval_output_dir=os.path.join(run.model_dir, "eval_prompt")
+    )
+    _say(
+        "What this does",
+        f"{run.model.name} is a pretrained T5 that stays as it is. {run.prompt_length} vectors in "
+        f"front of its input are trained on {run.task}, for {run.train_steps:,} steps.",
+        f"The run is {config}; it writes to {run.model_dir}.",
+        "",
+    )
+    _say("1. The frozen model alone")
+    frozen = evaluate_run(frozen_run)
+    _say("2. Training the prompt")
+    trained = train_run(run)
+    _say("3. The frozen model behind the best prompt")
+    prompted = evaluate_run(prompted_run)
+
+    t5 = api.load_model(run.model, run.initial_checkpoint_path)
+    prompt = api.load_prompt(trained.path)
+    _say("What came out", *_scores(run, frozen, prompted), "", *_parameters(t5, prompt))
+    _say(f"The first {EXAMPLES} examples, before and after", *_examples(frozen_run, prompted_run))
+    _say("The pieces of the vocabulary nearest to the prompt, with their cosines",
+         *_neighbors(t5, prompt))  # fmt: skip
+    _say("What lies where", *_places(run, trained), *_next_steps(run))
+    print(f"{time.monotonic() - began:.0f} seconds in all.")
+    return trained
+
+
+def _say(title: str, *lines: str) -> None:
+    print(f"\n== {title}", *lines, sep="\n", flush=True)
+
+
+def _scores(run: Run, frozen: Evaluated, prompted: Evaluated) -> list[str]:
+    """The table: what always the same answer scores, the frozen model, and the prompt."""
+    sets = evaluate.load_eval_sets(run)
+    floors = [evaluation.majority_floor(examples).metrics for examples in sets]
+    floor = {name: value for metrics in floors for name, value in metrics.items()}
+    rows = [f"{'':28}{'majority':>10}{'frozen':>10}{'prompt':>10}"]
+    before, after = frozen.metrics | frozen.rank, prompted.metrics | prompted.rank
+    for name in after:
+        least = f"{floor[name]:10.1f}" if name in floor else " " * 10
+        rows.append(f"{name:28}{least}{before[name]:10.1f}{after[name]:10.1f}")
+    if prompted.rank:
+        rows.append("Rank accuracy only asks which of the task's labels the model finds likelier.")
+    return rows
+
+
+def _parameters(t5: FrozenT5, prompt: files.PromptFile) -> list[str]:
+    return report.parameter_table({"prompt": prompt.prompt}, t5.params).splitlines() + [
+        f"One number in {trees.count(t5.params) // prompt.prompt.size:,} was trained."
+    ]
+
+
+def _examples(frozen_run: Run, prompted_run: Run) -> list[str]:
+    lines = []
+    before, after = (_predictions(run)[:EXAMPLES] for run in (frozen_run, prompted_run))
+    for first, then in zip(before, after, strict=True):
+        lines += [
+            f"input    {first['input']}",
+            f"         target {first['target']!r}, frozen {first['prediction']!r}, "
+            f"with the prompt {then['prediction']!r}",
+        ]
+    return lines
+
+
+def _predictions(run: Run) -> list[dict[str, str]]:
+    folder = os.path.join(run.eval_output_dir, "predictions")
+    found = []
+    for name in sorted(os.listdir(folder)):
+        with open(os.path.join(folder, name), encoding="utf-8") as file:
+            found += [json.loads(line) for line in file]
+    return found
+
+
+def _neighbors(t5: FrozenT5, prompt: files.PromptFile) -> list[str]:
+    pieces = _pieces(t5)
+    table = np.asarray(t5.params["token_embedder/embedding"])[: len(pieces)]
+    found = inspect.nearest(prompt.prompt[:POSITIONS], table, NEIGHBORS)
+    return [
+        f"{position:4}  " + "  ".join(f"{pieces[token]} {cosine:.2f}" for token, cosine in row)
+        for position, row in enumerate(found)
+    ]
+
+
+def _pieces(t5: FrozenT5) -> Sequence[str]:
+    families = vocabularies.FAMILIES.values()
+    family = next(family for family in families if family.vocabulary is t5.vocabulary)
+    return vocabularies.pieces(family.name)
+
+
+def _places(run: Run, trained: Trained) -> list[str]:
+    size = os.path.getsize(trained.path) / 1000
+    return [
+        f"{trained.path}  the prompt, {size:.1f} kB with where it comes from",
+        f"{plots.learning_curve(run.model_dir)}  the learning curve",
+        f"{run.model_dir}/eval_prompt/predictions  every prediction",
+        "",
+    ]
+
+
+def _next_steps(run: Run) -> list[str]:
+    return [
+        "Next:",
+        f"  prompt-tuning prompt show {run.model_dir}/prompts/best",
+        f"  prompt-tuning infer --gin_file={run.model_dir}/config.gin --input=YOUR_TEXTS.txt",
+        f"  prompt-tuning train --gin_file={CONFIG} --gin.PROMPT_LENGTH=4 --gin.MODEL_DIR=runs/p4",
+        "  notebooks/quickstart.ipynb, and README.md",
+        f"Run again, this shows the same run; `rm -r {run.model_dir}` starts afresh.",
+    ]

@@ -1,0 +1,239 @@
+"""Reads what a sweep varies, and lists its runs: every combination of its axes, for every seed.
+
+    runs = "runs/pocket"                           folder of the runs
+    gin_files = ["gin/runs/run.gin"]               what all runs have in common
+    bindings = ["BATCH_SIZE = 32"]
+    seeds = [0, 1, 2]
+
+    [report]                                       what the table and the figure show
+    score = "dev_score"
+    panels = "task"                                three axes: a panel each,
+    x = "size"                                     from left to right,
+    lines = "method"                               a line each
+
+    [axes.task.boolq]                              one value of the axis 'task'
+    gin_files = ["gin/tasks/pocket_boolq.gin"]
+
+    [axes.method.frozen]
+    gin_files = ["gin/methods/prompt_tuning.gin"]
+    bindings = ["Run.prompt_length = None"]
+    train = false                                  is only measured
+    seeds = [0]                                    nothing in it is drawn
+
+    [[exclude]]                                    combinations that are left out
+    size = "xl"
+    method = "model"
+
+    [[set]]                                        what some combinations set besides
+    task = "record"
+    bindings = ["TRAIN_STEPS = 2000"]
+
+The file is TOML and nothing in it runs. Bindings are those of the command line, `NAME=VALUE`.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+TOP_KEYS = {"runs", "gin_files", "bindings", "seeds", "report", "axes", "exclude", "set"}
+REPORT_KEYS = {"score", "panels", "x", "lines"}
+VALUE_KEYS = {"gin_files", "bindings", "train", "seeds"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Value:
+    """One value of an axis: what it adds to a run."""
+
+    name: str
+    gin_files: tuple[str, ...] = ()
+    bindings: tuple[str, ...] = ()
+    train: bool = True
+    seeds: tuple[int, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One run of a sweep.
+
+    Attributes:
+      values: the name of each axis's value, by axis.
+      seed: RANDOM_SEED.
+      gin_files, bindings: as `config.load` takes them, without RANDOM_SEED and MODEL_DIR.
+      train: whether it trains; else it is only evaluated.
+    """
+
+    values: Mapping[str, str]
+    seed: int
+    gin_files: tuple[str, ...]
+    bindings: tuple[str, ...]
+    train: bool
+
+    @property
+    def key(self) -> str:
+        """Its name, the same whatever else the sweep holds: 'boolq-s-prompt-0'."""
+        return "-".join([*self.values.values(), str(self.seed)])
+
+    @property
+    def settings(self) -> str:
+        """A digest of its gin files and bindings: two cells of one key differ in it."""
+        text = json.dumps([self.gin_files, self.bindings, self.train])
+        return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """A sweep as its file describes it.
+
+    Attributes:
+      path: the file; results, tables and figures are written beside it.
+      runs: the folder of the runs.
+      report: what the report shows, see above; its axes are there.
+      axes: the values of each axis, in the order of the file.
+      cells: all runs, those that differ in the seed alone together.
+    """
+
+    path: str
+    runs: str
+    report: Mapping[str, str]
+    axes: Mapping[str, tuple[Value, ...]]
+    cells: tuple[Cell, ...]
+
+    @property
+    def folder(self) -> str:
+        return os.path.dirname(os.path.abspath(self.path))
+
+    @property
+    def results(self) -> str:
+        """The file of the finished runs, one JSON object a line."""
+        return os.path.join(self.folder, "results.jsonl")
+
+
+def load(path: str) -> Sweep:
+    """Reads a sweep.
+
+    Raises:
+      ValueError: the file cannot be read, or says something that is not understood.
+    """
+    try:
+        with open(path, "rb") as file:
+            found = tomllib.load(file)
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"The sweep {path} cannot be read: {error}") from error
+    _check_keys(path, found, TOP_KEYS, required={"runs", "seeds", "axes", "report"})
+    axes = {axis: _values(path, axis, values) for axis, values in found["axes"].items()}
+    report = found["report"]
+    _check_keys(f"{path}, [report]", report, REPORT_KEYS, required=REPORT_KEYS)
+    chosen = [report[name] for name in ("panels", "x", "lines")]
+    if sorted(chosen) != sorted(axes):
+        raise ValueError(
+            f"{path}, [report]: panels, x and lines must share out the three axes, which are "
+            f"{', '.join(axes)}; got {', '.join(chosen)}."
+        )
+    excluded = [_rule(path, "exclude", axes, rule) for rule in found.get("exclude", [])]
+    set_besides = [
+        (_rule(path, "set", axes, rule), rule.get("bindings", [])) for rule in found.get("set", [])
+    ]
+    cells = tuple(_cells(found, axes, excluded, set_besides))
+    if not cells:
+        raise ValueError(f"{path} describes no run: check seeds, axes and exclude.")
+    return Sweep(path, found["runs"], report, axes, cells)
+
+
+def select(sweep: Sweep, shard: str | None = None, only: Sequence[str] = ()) -> list[Cell]:
+    """Picks cells.
+
+    Args:
+      sweep: the sweep.
+      shard: 'I/N', the I-th of N parts, from 0; the seeds of a combination stay together, so
+        that each process compiles it at most once.
+      only: 'AXIS=VALUE'; several of one axis are alternatives.
+
+    Raises:
+      ValueError: a shard or an axis that there is not.
+    """
+    number, count = _shard(shard)
+    wanted: dict[str, set[str]] = {}
+    for choice in only:
+        axis, _, name = choice.partition("=")
+        check_value(sweep.axes, axis, name, "--only")
+        wanted.setdefault(axis, set()).add(name)
+    groups = [
+        list(cells)
+        for values, cells in itertools.groupby(sweep.cells, key=lambda cell: cell.values)
+        if all(values[axis] in names for axis, names in wanted.items())
+    ]
+    return [cell for group in groups[number::count] for cell in group]
+
+
+def check_value(axes: Mapping[str, tuple[Value, ...]], axis: str, name: str, where: str) -> None:
+    """Refuses an axis or a value that the sweep does not have."""
+    if axis not in axes:
+        raise ValueError(f"{where} names the axis {axis!r}; there are {', '.join(axes)}.")
+    known = [value.name for value in axes[axis]]
+    if name not in known:
+        raise ValueError(f"{where} names {axis} = {name!r}; there are {', '.join(known)}.")
+
+
+def _rule(path: str, kind: str, axes: Mapping[str, tuple[Value, ...]], rule: Mapping[str, Any]):
+    """The combination that a rule speaks of, {axis: value}."""
+    combination = {key: x for key, x in rule.items() if (kind, key) != ("set", "bindings")}
+    for axis, name in combination.items():
+        check_value(axes, axis, name, f"{path}, [[{kind}]]")
+    return combination
+
+
+def _cells(found: Mapping[str, Any], axes: Mapping[str, tuple[Value, ...]], excluded, set_besides):
+    for combination in itertools.product(*axes.values()):
+        values = dict(zip(axes, (value.name for value in combination), strict=True))
+        if any(rule.items() <= values.items() for rule in excluded):
+            continue
+        gin_files = [*found.get("gin_files", [])]
+        bindings = [*found.get("bindings", [])]
+        seeds = found["seeds"]
+        for value in combination:
+            gin_files += value.gin_files
+            bindings += value.bindings
+            seeds = seeds if value.seeds is None else value.seeds
+        for rule, besides in set_besides:
+            if rule.items() <= values.items():
+                bindings += besides
+        train = all(value.train for value in combination)
+        for seed in seeds:
+            yield Cell(values, seed, tuple(gin_files), tuple(bindings), train)
+
+
+def _values(path: str, axis: str, values: Mapping[str, Any]) -> tuple[Value, ...]:
+    found = []
+    for name, settings in values.items():
+        where = f"{path}, [axes.{axis}.{name}]"
+        if not re.fullmatch(r"[\w.]+", name):
+            raise ValueError(f"{where}: a value's name is letters, digits, '_' and '.'.")
+        if not isinstance(settings, dict):
+            raise ValueError(f"{where}: a table was expected; got {settings!r}.")
+        _check_keys(where, settings, VALUE_KEYS)
+        kept = {key: tuple(x) if isinstance(x, list) else x for key, x in settings.items()}
+        found.append(Value(name, **kept))
+    return tuple(found)
+
+
+def _check_keys(where: str, found: Mapping[str, Any], known: set[str], required=frozenset()):
+    unknown = sorted(set(found) - known)
+    missing = sorted(required - set(found))
+    if unknown or missing:
+        problem = f"does not know {unknown[0]!r}" if unknown else f"lacks {missing[0]!r}"
+        raise ValueError(f"{where} {problem}; what it may say: {', '.join(sorted(known))}.")
+
+
+def _shard(text: str | None) -> tuple[int, int]:
+    if text is None:
+        return 0, 1
+    parts = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not parts or int(parts[1]) >= int(parts[2]):
+        raise ValueError(f"--shard is I/N with I from 0 to N - 1, such as 0/2 and 1/2; got {text}.")
+    return int(parts[1]), int(parts[2])

@@ -1,0 +1,315 @@
+"""Makes a pocket model: span corruption, then LM adaptation, then float16 files with a card.
+
+    random_repeats ──span──> span/checkpoint_1200 ──adapt──> adapt/checkpoint_{0,640,3200,6400}
+                                                  └─span_only──> span_only/checkpoint_6400
+
+Each stage is a run of configs/pocket in a folder of its own: it resumes by itself, and one that
+is finished is not made again. A stage takes over the parameters of the one before and
+begins with a fresh optimizer. The two lines after the first stage are equally long
+(Lester et al. 2021, section 3.2 and figure 3c).
+"""
+
+import dataclasses
+import datetime
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from prompt_tuning import trees
+from prompt_tuning.checkpoints import pocket
+from prompt_tuning.data import pretraining
+from prompt_tuning.prompts import files
+from prompt_tuning.training import evaluate, report, setup
+from prompt_tuning.training.frozen import load_parameters, transformer
+from prompt_tuning.training.loop import train_run
+from prompt_tuning.training.run import RANDOM_REPEATS, Run
+
+LoadRun = Callable[[Sequence[str], Sequence[str]], Run]  # config.load
+
+
+class Recipe(NamedTuple):
+    """How a size is pretrained; a warm-up of 100 steps or a tenth, then down to zero.
+
+    Learning rates are relative to a parameter's size. Span corruption has a low one: it
+    would unlearn the start (`model/repeats.py`) that LM adaptation profits from.
+    """
+
+    span_steps: int
+    span_learning_rate: float
+    adapt_steps: int
+    adapt_learning_rate: float
+    batch_size: int
+
+
+RECIPES = {
+    "pocket_xs": Recipe(500, 0.005, 6_400, 0.02, 64),
+    "pocket_s": Recipe(500, 0.005, 6_400, 0.02, 64),
+    "pocket_m": Recipe(500, 0.005, 4_000, 0.02, 64),
+    "pocket_l": Recipe(500, 0.005, 4_000, 0.01, 64),
+    "pocket_xl": Recipe(500, 0.005, 4_000, 0.01, 64),
+}
+KEPT_PERCENT = (0, 10, 50, 100)  # of LM adaptation
+SET_BY_RECIPE = (
+    "MODEL_DIR",
+    "INITIAL_CHECKPOINT_PATH",
+    "TRAIN_STEPS",
+    "EVAL_PERIOD",
+    "BATCH_SIZE",
+    "LEARNING_RATE",
+    "WARMUP_STEPS",
+    "RANDOM_SEED",
+    "Run.checkpoint_steps",
+)
+
+
+class Stage(NamedTuple):
+    """One run: name, and how it is trained."""
+
+    name: str
+    config: str
+    start: str  # INITIAL_CHECKPOINT_PATH
+    steps: int
+    kept_steps: tuple[int, ...]
+    learning_rate: float
+    batch_size: int
+    seed: int
+
+
+class Probe(NamedTuple):
+    """What a checkpoint is measured on."""
+
+    name: str  # 'prefix_lm' or 'span_corruption'
+    run: Run
+    sets: list[Any]
+
+
+def pretrain(
+    size: str,
+    load_run: LoadRun,
+    *,
+    model_dir: str | None = None,
+    out: str | None = None,
+    span_only: bool = False,
+    steps_scale: float = 1.0,
+    seed: int = 0,
+    bindings: Sequence[str] = (),
+) -> str:
+    """Pretrains one size and exports it; goes on where an earlier process stopped.
+
+    Args:
+      size: 'pocket_xs' to 'pocket_xl'.
+      load_run: `config.load`.
+      model_dir: the folder of the stages' runs; None is runs/pretrain_SIZE.
+      out: the folder to export to; None is the cache folder, where the size's name finds it.
+      span_only: also train the line of span corruption only.
+      steps_scale: multiplies all step counts, for a trial or for longer training.
+      seed: of the first parameters and of the order of the text.
+      bindings: further settings of every stage, such as 'PocketCorpus.documents=100000'.
+
+    Returns:
+      The folder exported to.
+
+    Raises:
+      ValueError: an unknown size, a setting that the recipe makes, or a stage that was begun
+        with other settings.
+    """
+    began = time.monotonic()
+    model_dir = model_dir or os.path.join("runs", f"pretrain_{size}")
+    out = out or str(pocket.cache_folder() / size)
+    _check(size, steps_scale, bindings)
+    stages = make_stages(RECIPES[size], model_dir, span_only, steps_scale, seed)
+    total = sum(stage.steps for stage in stages)
+    listed = ", then ".join(f"{stage.name} ({stage.steps:,} steps)" for stage in stages)
+    print(f"{size}: {listed}; in {model_dir}, exported to {out}")
+    records, done = [], 0
+    for number, stage in enumerate(stages, start=1):
+        print(f"== stage {number} of {len(stages)}: {stage.name}, from {stage.start}")
+        run = _load(size, stage, model_dir, load_run, bindings)
+        records.append(_train(stage, run))
+        done += stage.steps
+        spent = sum(record["seconds"] for record in records)
+        left = report.human_time(spent / done * (total - done))
+        print(f"== {stage.name} done; {left} to go, the export aside")
+    card = {
+        "model": size,
+        "command": _command(size, span_only, steps_scale, seed, bindings),
+        "parameters": 0,  # counted in the export
+        "corpus": records[0]["corpus"],
+        "stages": [{key: one[key] for key in one if key != "corpus"} for one in records],
+        "hardware": f"{os.cpu_count()} x {platform.machine()}, {jax.devices()[0].device_kind}",
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": files.library_versions(),
+    }
+    probes = _probes(size, stages, model_dir, load_run, bindings)
+    _export(size, out, stages, model_dir, probes, card)
+    took = report.human_time(time.monotonic() - began)
+    print(f"exported {size} to {out} in {took}; look at {os.path.join(out, 'README.md')}")
+    return out
+
+
+def make_stages(
+    recipe: Recipe, model_dir: str, span_only: bool, steps_scale: float = 1.0, seed: int = 0
+) -> list[Stage]:
+    """Lists the runs that make a model.
+
+    >>> [stage.kept_steps for stage in make_stages(RECIPES['pocket_s'], 'runs/s', True)]
+    [(1200,), (0, 640, 3200, 6400), (6400,)]
+    """
+    span_steps = max(2, round(recipe.span_steps * steps_scale))
+    adapt_steps = max(2, round(recipe.adapt_steps * steps_scale))
+    kept = tuple(dict.fromkeys(_step_at(percent, adapt_steps) for percent in KEPT_PERCENT))
+    start = os.path.join(model_dir, "span", f"checkpoint_{span_steps}")
+    made = [
+        Stage("span", "pretrain_span.gin", f"{RANDOM_REPEATS}:{seed}", span_steps, (span_steps,),
+              recipe.span_learning_rate, recipe.batch_size, seed),
+        Stage("adapt", "pretrain_adapt.gin", start, adapt_steps, kept,
+              recipe.adapt_learning_rate, recipe.batch_size, seed),
+        # Another seed, or the text would come again in the first stage's order.
+        Stage("span_only", "pretrain_span_only.gin", start, adapt_steps, (adapt_steps,),
+              recipe.adapt_learning_rate, recipe.batch_size, seed + 1),
+    ]  # fmt: skip
+    return made if span_only else made[:2]
+
+
+def _step_at(percent: int, steps: int) -> int:
+    return round(steps * percent / 100)
+
+
+def _check(size: str, steps_scale: float, bindings: Sequence[str]) -> None:
+    if size not in RECIPES:
+        raise ValueError(f"There is no pocket model {size!r}; the sizes are {', '.join(RECIPES)}.")
+    if not steps_scale > 0:
+        raise ValueError(f"steps_scale must be above 0; got {steps_scale}.")
+    for binding in bindings:
+        name = binding.partition("=")[0].strip()
+        if name in SET_BY_RECIPE:
+            raise ValueError(
+                f"{name} is set by the recipe of {size}. Use --steps_scale or --seed, or train "
+                "one stage by itself from configs/pocket/pretrain_span.gin and the like."
+            )
+
+
+def _load(
+    size: str, stage: Stage, model_dir: str, load_run: LoadRun, bindings: Sequence[str]
+) -> Run:
+    gin_files = [f"gin/models/{size}.gin", f"configs/pocket/{stage.config}"]
+    own = {
+        "MODEL_DIR": os.path.join(model_dir, stage.name),
+        "INITIAL_CHECKPOINT_PATH": stage.start,
+        "TRAIN_STEPS": stage.steps,
+        "EVAL_PERIOD": max(1, stage.steps // 4),
+        "BATCH_SIZE": stage.batch_size,
+        "LEARNING_RATE": stage.learning_rate,
+        "WARMUP_STEPS": max(1, min(100, stage.steps // 10)),
+        "RANDOM_SEED": stage.seed,
+        "Run.checkpoint_steps": list(stage.kept_steps),
+    }
+    return load_run(gin_files, [*(f"{name}={value!r}" for name, value in own.items()), *bindings])
+
+
+def _train(stage: Stage, run: Run) -> dict[str, Any]:
+    """Trains a stage, unless it is done, and returns what the card says of it."""
+    path = os.path.join(run.model_dir, "stage.json")
+    is_first = stage.start.startswith(RANDOM_REPEATS)
+    record = {
+        "name": stage.name, "from": stage.start if is_first else "span", "steps": stage.steps,
+        "batch_size": stage.batch_size, "learning_rate": stage.learning_rate, "seconds": 0.0,
+        "corpus": dataclasses.asdict(pretraining.registered()),
+    }  # fmt: skip
+    kept = {"config": run.config_text, "is_done": False, "record": record}
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as file:
+            kept = json.load(file)
+    if kept["config"] != run.config_text:
+        raise ValueError(
+            f"{run.model_dir} holds this stage begun with other settings. Set them back to go on, "
+            "or choose another --model_dir."
+        )
+    if kept["is_done"]:
+        print(f"{stage.name} is done already, in {run.model_dir}")
+        return kept["record"]
+    os.makedirs(run.model_dir, exist_ok=True)
+    began = time.monotonic()
+    try:
+        train_run(run)
+        kept["is_done"] = True
+    finally:
+        kept["record"]["seconds"] += time.monotonic() - began
+        with open(path + ".tmp", "w", encoding="utf-8") as file:
+            json.dump(kept, file, indent=2)
+        os.replace(path + ".tmp", path)
+    return kept["record"]
+
+
+def _probes(
+    size: str, stages: list[Stage], model_dir: str, load_run: LoadRun, bindings: Sequence[str]
+) -> list[Probe]:
+    probes = []
+    for stage, name in zip(stages, ("span_corruption", "prefix_lm"), strict=False):
+        run = _load(size, stage, model_dir, load_run, bindings)
+        run = dataclasses.replace(run, eval_examples=None)
+        setup.prepare_task(run)
+        probes.append(Probe(name, run, evaluate.load_eval_sets(run)))
+    return probes
+
+
+def _export(
+    size: str,
+    out: str,
+    stages: list[Stage],
+    model_dir: str,
+    probes: list[Probe],
+    card: dict[str, Any],
+) -> None:
+    """Writes every kept checkpoint in float16, and the card."""
+    steps = {stage.name: stage.steps for stage in stages}
+    sources = {
+        str(percent): ("adapt", _step_at(percent, steps["adapt"])) for percent in KEPT_PERCENT
+    }
+    if "span_only" in steps:
+        sources["span"] = ("span_only", steps["span_only"])
+    card["checkpoints"] = {}
+    for variant, (folder, step) in sources.items():
+        path = os.path.join(model_dir, folder, f"checkpoint_{step}")
+        params = load_parameters(probes[0].run.model, path)
+        exact = _measure(params, probes)
+        coarse = _measure(
+            {name: value.astype(np.float32) for name, value in pocket.in_float16(params).items()},
+            probes,
+        )
+        written = pocket.export(out, variant, params)
+        card["parameters"] = trees.count(params)
+        card["checkpoints"][f"{size}@{variant}"] = {
+            "step": steps["span"] + step,
+            **written,
+            "probe_scores": coarse,
+            "float16_less_float32": {name: coarse[name] - exact[name] for name in exact},
+        }
+        listed = "  ".join(f"{name} {score:.2f}" for name, score in coarse.items())
+        print(f"{size}@{variant}: {listed}")
+    pocket.write_card(out, card)
+
+
+def _measure(params: trees.FlatTree, probes: list[Probe]) -> dict[str, float]:
+    nested = trees.unflatten(params)
+    model = transformer(probes[0].run.model, None, "prefix")
+    return {
+        probe.name: evaluate.measure_all(model, nested, probe.sets, probe.run).score
+        for probe in probes
+    }
+
+
+def _command(
+    size: str, span_only: bool, steps_scale: float, seed: int, bindings: Sequence[str]
+) -> str:
+    words = ["prompt-tuning pretrain", size]
+    words += ["--span_only"] if span_only else []
+    words += [f"--steps_scale={steps_scale:g}"] if steps_scale != 1 else []
+    words += [f"--seed={seed}"] if seed else []
+    return " ".join([*words, *(f"--gin.{binding}" for binding in bindings)])

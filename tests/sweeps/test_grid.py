@@ -1,0 +1,95 @@
+"""Tests of prompt_tuning/sweeps/grid.py: which runs a file describes, and what it may not say."""
+
+import re
+
+import pytest
+
+from prompt_tuning.sweeps import grid
+
+
+def keys(cells):
+    return [cell.key for cell in cells]
+
+
+A_AND_B = [
+    f"awful-{size}-{rest}"
+    for size in "ab"
+    for rest in ("frozen-0", "prompt-0", "prompt-1", "model-0", "model-1")
+]
+TRUE = ["true-a-frozen-0", "true-a-prompt-0", "true-a-prompt-1", "true-a-model-0", "true-a-model-1"]
+
+
+def test_every_combination_and_seed_once(sweep_file):
+    sweep = grid.load(str(sweep_file))
+    assert keys(sweep.cells) == A_AND_B + TRUE
+    assert sweep.results == str(sweep_file.parent / "results.jsonl")
+
+
+def test_a_cell_joins_what_its_values_say(sweep_file):
+    cells = {cell.key: cell for cell in grid.load(str(sweep_file)).cells}
+    cell = cells["awful-b-model-1"]
+    assert (cell.values, cell.seed) == ({"task": "awful", "size": "b", "method": "model"}, 1)
+    assert cell.gin_files[-2:] == (
+        "gin/tasks/generated_sentiment.gin",
+        "gin/methods/model_tuning.gin",
+    )
+    assert cell.bindings[-2:] == ("T5Config.mlp_dim = 32", "adafactor.learning_rate = 0.01")
+    assert cells["awful-a-model-1"].bindings[-1] == "T5Config.mlp_dim = 16"
+    assert [c.key for c in cells.values() if not c.train] == [k for k in cells if "frozen" in k]
+
+
+def test_settings_tell_cells_of_one_key_apart(sweep_file):
+    before = grid.load(str(sweep_file)).cells
+    sweep_file.write_text(sweep_file.read_text().replace("PROMPT_LENGTH = 4", "PROMPT_LENGTH = 5"))
+    after = grid.load(str(sweep_file)).cells
+    changed = [a.key for a, b in zip(before, after, strict=True) if a.settings != b.settings]
+    assert changed == [key for key in keys(before) if "prompt" in key]
+
+
+def test_shards_part_the_cells_and_keep_seeds_together(sweep_file):
+    sweep = grid.load(str(sweep_file))
+    first, second = (keys(grid.select(sweep, shard)) for shard in ("0/2", "1/2"))
+    assert sorted(first + second) == sorted(keys(sweep.cells))
+    assert first[:3] == ["awful-a-frozen-0", "awful-a-model-0", "awful-a-model-1"]
+    assert second[:2] == ["awful-a-prompt-0", "awful-a-prompt-1"]
+
+
+def test_only_picks_values(sweep_file):
+    sweep = grid.load(str(sweep_file))
+    assert keys(grid.select(sweep, only=["task=true", "method=frozen", "method=model"])) == [
+        "true-a-frozen-0",
+        "true-a-model-0",
+        "true-a-model-1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("shard", "only", "message"),
+    [
+        ("2/2", [], "--shard is I/N with I from 0 to N - 1, such as 0/2 and 1/2; got 2/2."),
+        (None, ["size=z"], "--only names size = 'z'; there are a, b."),
+        (None, ["colour=a"], "--only names the axis 'colour'; there are task, size, method."),
+    ],
+)
+def test_what_there_is_not_is_refused(sweep_file, shard, only, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        grid.select(grid.load(str(sweep_file)), shard, only)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("seeds = [0, 1]", "seed = [0, 1]", "does not know 'seed'; what it may say: axes, "),
+        ("seeds = [0, 1]", "", "lacks 'seeds'"),
+        ('lines = "method"', 'lines = "size"', "must share out the three axes, which are task,"),
+        ("train = false", "trains = false", "[axes.method.frozen] does not know 'trains'"),
+        ('task = "true"', 'task = "untrue"', "[[exclude]] names task = 'untrue'"),
+        ('size = "b"\nmethod', 'size = "c"\nmethod', "[[set]] names size = 'c'; there are a, b."),
+        ("[axes.task.true]", '[axes.task."t/f"]', "letters, digits, '_' and '.'"),
+        ("[report]", "[report", "cannot be read"),
+    ],
+)
+def test_a_slip_in_the_file_is_one_sentence(sweep_file, old, new, message):
+    sweep_file.write_text(sweep_file.read_text().replace(old, new, 1))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        grid.load(str(sweep_file))
