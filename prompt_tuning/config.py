@@ -116,7 +116,7 @@ def load(
     if not gin_files:
         raise ValueError(
             "No configuration was given. Name one with --gin_file, such as "
-            f"--gin_file=configs/{_known_files(folders, 'configs')[0]}."
+            "--gin_file=configs/pocket/quickstart.gin."
         )
     texts = [text for name in gin_files for text in _texts(_find(name, folders), folders)]
     texts += [("the command line", _readable(binding)) for binding in bindings]

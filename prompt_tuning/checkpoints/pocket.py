@@ -126,8 +126,8 @@ def in_float16(params: Mapping[str, Any]) -> trees.FlatTree:
     Raises:
       ValueError: a value does not fit.
 
-    >>> in_float16({'x': np.array([1.0, 2049.0], np.float32)})
-    {'x': array([   1., 2048.], dtype=float16)}
+    >>> in_float16({'x': np.array([2049.0], np.float32)})['x'].tolist()
+    [2048.0]
     """
     for name, value in params.items():
         largest = np.abs(np.asarray(value)).max()

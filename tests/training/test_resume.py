@@ -20,7 +20,7 @@ from prompt_tuning.checkpoints.training_state import StateStore
 from prompt_tuning.data import batches
 from prompt_tuning.model import decoding
 from prompt_tuning.prompts import files
-from prompt_tuning.training import loop
+from prompt_tuning.training import loop, step
 from prompt_tuning.training.frozen import load_parameters
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -45,6 +45,7 @@ def test_more_steps_go_on_from_where_the_run_ended(tmp_path, prompted, caplog, c
     decoding.generate.clear_cache()
     programs = []
     for bindings in (["TRAIN_STEPS=3", "EVAL_PERIOD=3"], []):
+        step.make_train_step.cache_clear()  # as in another process
         with jax.log_compiles(), caplog.at_level(logging.WARNING):
             trained = loop.train_run(tiny_runs.load_run(tmp_path, *bindings))
         programs.append([text for text in caplog.messages if "Compiling jit(" in text])

@@ -1,0 +1,43 @@
+"""The pocket vocabulary: any English text can be written in it, and anybody can make it again."""
+
+import pytest
+
+from prompt_tuning.data import vocabularies
+from prompt_tuning.pocket import corpus, vocabulary, words
+
+ASSET = vocabularies.family("pocket").vocabulary.official_file
+
+
+def test_a_hundred_sentinels_follow_the_pieces():
+    pocket = vocabularies.family("pocket").vocabulary
+    assert pocket.vocab_size == vocabulary.PIECES + 100 == 1408
+    assert vocabularies.pieces("pocket")[-1] == "▁<extra_id_0>"
+
+
+def test_every_printable_character_has_a_piece():
+    pocket = vocabularies.family("pocket").vocabulary
+    text = "".join(map(chr, range(33, 127)))
+    assert 2 not in pocket.encode(text)  # 2: unknown
+    assert pocket.decode(pocket.encode(text)) == text
+
+
+def test_words_of_the_banks_are_mostly_one_piece():
+    pocket = vocabularies.family("pocket").vocabulary
+    bank = [
+        *words.NAMES,
+        *(word for domain in words.DOMAINS.values() for b in domain for word in b),
+    ]
+    lengths = [len(pocket.encode(word)) for word in bank]
+    assert lengths.count(1) / len(lengths) > 0.95
+
+
+@pytest.mark.slow
+def test_training_again_gives_the_same_file(tmp_path):
+    vocabulary.train(tmp_path / "again.model")
+    with open(ASSET, "rb") as file:
+        assert (tmp_path / "again.model").read_bytes() == file.read()
+
+
+def test_it_was_trained_on_documents_that_no_model_reads():
+    assert vocabulary.SEED != 0
+    assert corpus.document(0, seed=vocabulary.SEED) != corpus.document(0)
