@@ -94,8 +94,9 @@ def add_task(
 
 def register() -> None:
     """Registers every GLUE task; once is enough, twice does no harm."""
-    families = [one for one in vocabularies.FAMILIES.values() if one.name != "pocket"]
-    variants = itertools.product(families, GLUE.values(), ("", "taskless_"), (False, True))
+    variants = itertools.product(
+        vocabularies.PUBLIC_FAMILIES, GLUE.values(), ("", "taskless_"), (False, True)
+    )
     for family, benchmark, taskless, examples in variants:
         prefix = f"{family.prefix}{taskless}"
         names = {member: add_task(benchmark, family, prefix, member, examples) for member in LABELS}

@@ -162,9 +162,7 @@ def _add_wsc(
 
 def register() -> None:
     """Registers every SuperGLUE task; once is enough, twice does no harm."""
-    for family in vocabularies.FAMILIES.values():
-        if family.name == "pocket":
-            continue  # Its vocabulary knows PocketGLUE's words alone.
+    for family in vocabularies.PUBLIC_FAMILIES:
         for taskless in ("", "taskless_"):
             for examples in (False, True):
                 for member in METRICS:

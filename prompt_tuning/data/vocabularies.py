@@ -121,6 +121,9 @@ FAMILIES = {
     )
 }
 
+# The families that read any text; the pocket vocabulary knows PocketGLUE's words alone.
+PUBLIC_FAMILIES = tuple(family for family in FAMILIES.values() if family.name != "pocket")
+
 
 def family(name: str) -> Family:
     """Returns a vocabulary family by name.

@@ -19,8 +19,6 @@ from collections.abc import Callable
 from prompt_tuning.pocket import causes, facts, pronouns, senses, words
 from prompt_tuning.pocket.facts import pick
 
-VERDICTS = (facts.ENTAILED, facts.CONTRADICTED, facts.UNKNOWN)
-
 # The opening of a genre and its words for entailed, contradicted and unknown; where the
 # last is missing, the genre never asks what cannot be known.
 STYLES: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -37,7 +35,7 @@ HOME_SHARE = 0.7  # of the documents
 AFTERWORDS = ("thanks .", "next .", "good .", "so it goes .", "that was easy .")
 WRITINGS = tuple(
     "question passage premise hypothesis sentence word paragraph answer query choice placeholder "
-    "highlight cause effect list of entities".replace("list of entities", "entities").split()
+    "highlight cause effect entities".split()
 )
 WRITING_VERBS = ("wrote", "read", "found", "liked", "explained", "forgot")
 
@@ -67,10 +65,6 @@ def _join(*parts: str) -> str:
     return " ".join(part for part in parts if part)
 
 
-def _passage(rng: random.Random, stated: list[facts.Fact]) -> str:
-    return " ".join(f"{fact.say(rng)} ." for fact in stated)
-
-
 def _world(rng: random.Random, domain: str, **options) -> list[facts.Fact]:
     count = pick(rng, (1, 1, 2, 2, 3))
     return facts.world(rng, words.DOMAINS[domain], count, **options)
@@ -81,8 +75,8 @@ def _checked(rng: random.Random, domain: str) -> str:
     opening, verdicts = pick(rng, STYLES)
     world = _world(rng, domain)
     number = int(rng.random() * min(3, len(verdicts)))
-    said, _ = facts.about(rng, world, words.DOMAINS[domain], VERDICTS[number])
-    passage, form = _passage(rng, world), rng.random()
+    said, _ = facts.about(rng, world, words.DOMAINS[domain], facts.VERDICTS[number])
+    passage, form = facts.passage(rng, world), rng.random()
     if form < 0.35:
         body = f"{passage} {said.say(rng)} ?"
     elif form < 0.6:
@@ -99,9 +93,9 @@ def _examined(rng: random.Random, domain: str) -> str:
     opening, verdicts = pick(rng, TWO_WAY)
     world = _world(rng, domain)
     number = pick(rng, (0, 1))
-    said, source = facts.about(rng, world, words.DOMAINS[domain], VERDICTS[number])
+    said, source = facts.about(rng, world, words.DOMAINS[domain], facts.VERDICTS[number])
     answer = said.answer() if rng.random() < 0.6 else said.say(rng)
-    passage, asked = _passage(rng, world), source.ask_value()
+    passage, asked = facts.passage(rng, world), source.ask_value()
     if rng.random() < 0.5:
         body = f"{passage} {asked} , {answer} ?"
     else:
@@ -113,16 +107,16 @@ def _talk(rng: random.Random, domain: str) -> str:
     """A question in a talk; the answer says how it really is."""
     world = _world(rng, domain)
     number = pick(rng, (0, 1))
-    said, source = facts.about(rng, world, words.DOMAINS[domain], VERDICTS[number])
+    said, source = facts.about(rng, world, words.DOMAINS[domain], facts.VERDICTS[number])
     start = ("yes", "no")[number]
-    return f"{_passage(rng, world)} {said.ask(rng)} ? {start} , {source.say(rng)} ."
+    return f"{facts.passage(rng, world)} {said.ask(rng)} ? {start} , {source.say(rng)} ."
 
 
 def _asked(rng: random.Random, domain: str) -> str:
     """Who, where or what; the answer is copied from the facts."""
     world = _world(rng, domain, people_only=rng.random() < 0.7)
     fact = pick(rng, world)
-    passage, form = _passage(rng, world), rng.random()
+    passage, form = facts.passage(rng, world), rng.random()
     if form < 0.3:
         return f"{passage} {fact.ask_value()} ? {fact.answer()} ."
     name = fact.subject

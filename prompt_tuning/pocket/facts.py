@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 from prompt_tuning.pocket import words
 
 T = TypeVar("T")
-ENTAILED, CONTRADICTED, UNKNOWN = "entailed", "contradicted", "unknown"
+VERDICTS = ENTAILED, CONTRADICTED, UNKNOWN = "entailed", "contradicted", "unknown"
 
 
 class Relation(NamedTuple):
@@ -148,6 +148,11 @@ def pick_several(rng: random.Random, items: Sequence[T], count: int) -> list[T]:
     return drawn
 
 
+def passage(rng: random.Random, stated: Sequence[Fact]) -> str:
+    """States the facts, a sentence each."""
+    return " ".join(f"{fact.say(rng)} ." for fact in stated)
+
+
 def world(
     rng: random.Random, domain: words.Domain, count: int, *, people_only: bool = False
 ) -> list[Fact]:
@@ -177,7 +182,7 @@ def about(
 ) -> tuple[Fact, Fact]:
     """Draws a statement with the given verdict, and the fact it was made from.
 
-    A wrong value is another fact's own where one is of the same kind, half of the time.
+    A wrong value is another fact's own where one is of the same kind, a quarter of the time.
     What is unknown is said of somebody who is not there, or is another matter altogether.
     """
     source = pick(rng, facts)

@@ -36,7 +36,6 @@ SIZES: dict[str, dict[str, int]] = {
 
 CB_LABELS = ("entailment", "contradiction", "neutral")
 RTE_LABELS = ("entailment", "not_entailment")
-VERDICTS = (facts.ENTAILED, facts.CONTRADICTED, facts.UNKNOWN)
 ANSWERS_PER_QUESTION = 4
 QUESTIONS_PER_PASSAGE = 2
 
@@ -158,36 +157,36 @@ def without_names(text: str) -> str:
 _NAME = re.compile(r"\b(?:" + "|".join(words.NAMES) + r")\b")
 
 
-def _passage(rng: random.Random, stated: list[facts.Fact]) -> str:
-    return " ".join(f"{fact.say(rng)} ." for fact in stated)
-
-
 def _clutter(rng: random.Random, recipe: Recipe) -> str:
     """At difficulty 3, a sentence that has nothing to do with the matter."""
     if recipe.difficulty < 3:
         return ""
-    return f"{_passage(rng, facts.world(rng, recipe.banks, 1))} "
+    return f"{facts.passage(rng, facts.world(rng, recipe.banks, 1))} "
 
 
 def _boolq(rng: random.Random, recipe: Recipe, place: int) -> Row:
     world = facts.world(rng, recipe.banks, recipe.difficulty)
     label = place % 2 == 0
-    said, _ = facts.about(rng, world, recipe.banks, VERDICTS[0 if label else 1])
-    return {"question": said.ask(rng), "passage": _passage(rng, world), "label": label}
+    said, _ = facts.about(rng, world, recipe.banks, facts.VERDICTS[0 if label else 1])
+    return {"question": said.ask(rng), "passage": facts.passage(rng, world), "label": label}
 
 
 def _nli(rng: random.Random, recipe: Recipe, verdict: str, label: str) -> Row:
     world = facts.world(rng, recipe.banks, recipe.difficulty)
     said, _ = facts.about(rng, world, recipe.banks, verdict)
-    return {"premise": _passage(rng, world), "hypothesis": said.say(rng) + " .", "label": label}
+    return {
+        "premise": facts.passage(rng, world),
+        "hypothesis": said.say(rng) + " .",
+        "label": label,
+    }
 
 
 def _cb(rng: random.Random, recipe: Recipe, place: int) -> Row:
-    return _nli(rng, recipe, VERDICTS[place % 3], CB_LABELS[place % 3])
+    return _nli(rng, recipe, facts.VERDICTS[place % 3], CB_LABELS[place % 3])
 
 
 def _rte(rng: random.Random, recipe: Recipe, place: int) -> Row:
-    verdict = VERDICTS[0] if place % 2 == 0 else pick(rng, VERDICTS[1:])
+    verdict = facts.VERDICTS[0] if place % 2 == 0 else pick(rng, facts.VERDICTS[1:])
     return _nli(rng, recipe, verdict, RTE_LABELS[place % 2])
 
 
@@ -211,7 +210,7 @@ def _multirc(rng: random.Random, recipe: Recipe, place: int) -> Row:
         questions.append({"question": fact.ask_value(), "answers": answers, "idx": index})
     return {
         "version": 1.1,
-        "passage": {"text": _passage(rng, world), "questions": questions},
+        "passage": {"text": facts.passage(rng, world), "questions": questions},
     }
 
 
@@ -283,7 +282,7 @@ def _paraphrases(
     first, second = facts.world(rng, recipe.banks, 2)
     changed = first
     if not is_same:
-        changed, _ = facts.about(rng, [first], recipe.banks, pick(rng, VERDICTS[1:]))
+        changed, _ = facts.about(rng, [first], recipe.banks, pick(rng, facts.VERDICTS[1:]))
     one, two = pick_several(rng, range(len(wordings(first))), 2)
     sentences = [f"{wordings(first)[one]} and {pick(rng, wordings(second))}"]
     form = two if changed.relation == first.relation else 0
