@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from prompt_tuning import api, trees
-from prompt_tuning.data import evaluation, vocabularies
+from prompt_tuning.data import batches, evaluation, vocabularies
 from prompt_tuning.prompts import files, inspect
 from prompt_tuning.training import evaluate, plots, report
 from prompt_tuning.training.evaluate import Evaluated, evaluate_run
@@ -29,6 +29,7 @@ POSITIONS = 4  # of the prompt, whose neighbours are shown
 NEIGHBORS = 4
 
 
+@batches.keep_loaded()  # The dev split is measured three times.
 def quickstart(config: str = CONFIG, *, model_dir: str | None = None, **macros: object) -> Trained:
     """Trains a prompt and shows what it did.
 

@@ -1,120 +1,171 @@
-"""Causes and effects: situations in which any cause explains any effect.
+"""Causes and effects: what happens to a thing, and what comes of it.
 
-    the rain     it rained all night , a storm came ...  ->  the road was wet , the roof leaked ...
+    the cup was dropped  ->  the cup broke
+    the coat lay too near the fire  ->  the coat was scorched
 
-Two events belong together when they are of one situation. Of two events offered, the
-other one comes from elsewhere.
+Any cause of a situation explains any effect of it, where both are about the same thing. Of two
+events offered, the other one is about another thing, or of another situation.
 """
 
 import random
 from typing import NamedTuple
 
+from prompt_tuning.pocket import words
 from prompt_tuning.pocket.facts import pick, pick_several
 
-Situation = tuple[tuple[str, ...], tuple[str, ...]]  # causes, effects
+Situation = tuple[tuple[str, ...], tuple[str, ...]]  # causes, effects of a thing {x}
 
 SITUATIONS: dict[str, tuple[Situation, ...]] = {
     "home": (
         (
-            ("it rained all night", "a storm came", "the clouds burst", "heavy rain fell"),
-            ("the road was wet", "the lawn was muddy", "the roof dripped", "umbrellas went up"),
+            ("the {x} was dropped", "the {x} fell downstairs", "a ball hit the {x}",
+             "somebody sat on the {x}"),
+            ("the {x} broke", "the {x} was in pieces", "the {x} cracked", "glue held the {x}"),
         ),
         (
-            ("the wood caught fire", "sparks flew about", "the oven burned", "a torch tipped over"),
-            ("smoke rose", "firemen came", "the wall turned to ash", "the alarm rang"),
+            ("rain fell on the {x}", "a pipe leaked over the {x}", "the {x} fell into the pond",
+             "the {x} was left on the lawn"),
+            ("the {x} was wet", "the {x} dripped", "a towel dried the {x}", "the {x} was soaked"),
         ),
         (
-            ("lunch was skipped", "the fridge was empty", "no meal came", "cooks went on strike"),
-            ("stomachs growled", "the guests starved", "everyone wanted food", "pizza was ordered"),
+            ("mud covered the {x}", "soot fell on the {x}", "the {x} was dug up",
+             "greasy hands held the {x}"),
+            ("the {x} was dirty", "the {x} was washed", "the {x} left stains",
+             "soap cleaned the {x}"),
         ),
         (
-            ("the flu spread", "a virus went round", "germs were about", "the child had a fever"),
-            ("the pills were sold out", "many stayed in bed", "the clinic was full", "noses ran"),
+            ("the {x} was mislaid", "the {x} slid behind the sofa", "a bus carried the {x} off",
+             "nobody minded the {x}"),
+            ("the {x} was lost", "everyone searched for the {x}", "the {x} was missed",
+             "posters described the {x}"),
         ),
         (
-            ("our side won", "the goal counted", "the striker shot", "the keeper slipped"),
-            ("the crowd roared", "a trophy was lifted", "the stadium sang", "supporters cried"),
+            ("the {x} was on sale", "the {x} was a bargain", "an advert showed the {x}",
+             "the {x} came into fashion"),
+            ("shoppers wanted the {x}", "people queued for the {x}", "the {x} sold well",
+             "a customer paid for the {x}"),
         ),
         (
-            ("the power failed", "the fuse blew", "a cable snapped", "the plug melted"),
-            ("all lights went out", "the screen was dark", "the lift stuck", "the freezer thawed"),
+            ("a thief saw the {x}", "a burglar came near the {x}", "the {x} was unguarded",
+             "bandits liked the {x}"),
+            ("the {x} was stolen", "police asked about the {x}", "the {x} vanished",
+             "detectives looked into the {x}"),
         ),
         (
-            ("snow fell", "the temperature sank", "an icy wind blew", "winter arrived"),
-            ("the pond froze", "snowmen were built", "the pipes cracked", "heaters were on"),
+            ("the {x} lay near the fire", "lightning struck the {x}", "a spark flew at the {x}",
+             "the oven touched the {x}"),
+            ("the {x} burned", "the {x} was scorched", "smoke came from the {x}",
+             "the {x} turned to ash"),
         ),
         (
-            ("the bus broke down", "traffic was heavy", "the train was cancelled", "a tyre burst"),
-            ("workers were late", "the meeting was moved", "commuters walked", "taxis were booked"),
+            ("the {x} was wrapped up", "a ribbon was tied to the {x}", "santa brought the {x}",
+             "the {x} was a present"),
+            ("a child unpacked the {x}", "the {x} was a surprise", "everyone admired the {x}",
+             "thanks came for the {x}"),
         ),
         (
-            ("a clown performed", "the comedian came", "a funny show ran", "a prank worked"),
-            ("the audience laughed", "people giggled", "faces smiled", "tears of joy flowed"),
+            ("the {x} was mended", "a craftsman treated the {x}", "the {x} got spare parts",
+             "screws fixed the {x}"),
+            ("the {x} worked again", "the {x} was like new", "the {x} ran smoothly",
+             "the {x} was useful once more"),
         ),
         (
-            ("a burglar broke in", "the safe was open", "thieves had a plan", "the guard dozed"),
-            ("the jewels vanished", "police searched", "the money was gone", "locks were changed"),
+            ("the {x} was of lead", "the {x} weighed a ton", "stones filled the {x}",
+             "the {x} was huge"),
+            ("two men carried the {x}", "nobody could lift the {x}", "the {x} bent the shelf",
+             "a cart moved the {x}"),
         ),
         (
-            ("the exam was hard", "students were lazy", "lessons were missed", "no homework came"),
-            ("grades were bad", "the class failed", "parents complained", "tutors were hired"),
+            ("the {x} was antique", "a queen once had the {x}", "the {x} was rare",
+             "a famous man signed the {x}"),
+            ("a museum showed the {x}", "collectors sought the {x}", "an expert valued the {x}",
+             "the {x} was insured"),
         ),
         (
-            ("the heat lasted", "no cloud was seen", "summer was long", "the drought went on"),
-            ("the crops withered", "the lake shrank", "ice cream sold well", "the fans sweated"),
+            ("frost gripped the {x}", "snow buried the {x}", "the {x} stood in a freezer",
+             "an icy wind blew on the {x}"),
+            ("the {x} was frozen", "the {x} felt cold", "the {x} had to thaw",
+             "a heater warmed the {x}"),
         ),
     ),
     "sea": (
         (
-            ("the gale blew", "gusts hit the sails", "a hurricane came", "the breeze grew"),
-            ("the mast broke", "the canvas ripped", "the boat sped up", "foam flew"),
+            ("a wave took the {x}", "the {x} rolled over the rail", "the gale hit the {x}",
+             "the {x} slipped off the deck"),
+            ("the {x} drifted away", "the {x} sank", "divers sought the {x}",
+             "the {x} rests on the seabed"),
         ),
         (
-            ("the hull leaked", "a rock tore the keel", "planks rotted", "a hole opened below"),
-            ("the pumps worked", "the vessel sank", "the hold flooded", "the lifeboats left"),
+            ("salt ate at the {x}", "spray soaked the {x}", "the {x} hung in the damp",
+             "nobody greased the {x}"),
+            ("the {x} rusted", "the {x} was stiff", "the {x} creaked", "the {x} crumbled"),
         ),
         (
-            ("fog rolled in", "mist hid the coast", "the beacon died", "the haze thickened"),
-            ("the horns blared", "nothing was seen", "two ferries crashed", "crews got lost"),
+            ("a cannon hit the {x}", "a bullet struck the {x}", "a sword cut the {x}",
+             "the enemy shot at the {x}"),
+            ("the {x} splintered", "the {x} was in shreds", "a hole gaped in the {x}",
+             "the {x} was ruined"),
         ),
         (
-            ("treasure was found", "chests held gold", "divers got coins", "a wreck was raised"),
-            ("the crew got rich", "shares were split", "the king got taxes", "people envied us"),
+            ("the {x} held jewels", "a king had the {x}", "the {x} was set with pearls",
+             "an emperor gave the {x}"),
+            ("the crew fought for the {x}", "the {x} made us rich", "a chest guards the {x}",
+             "a map led to the {x}"),
         ),
         (
-            ("the tide went out", "the ebb began", "the water dropped", "the moon pulled"),
-            ("mud appeared", "boats lay dry", "clams were dug", "the sandbar showed"),
+            ("the {x} was scarce", "merchants needed the {x}", "traders praised the {x}",
+             "the {x} was brought to the fair"),
+            ("the {x} was auctioned", "the {x} fetched much", "the {x} went for coins",
+             "bids rose for the {x}"),
         ),
         (
-            ("sharks came near", "a fin was seen", "blood attracted jaws", "predators circled"),
-            ("swimmers fled", "bathing was banned", "surfers screamed", "cages were built"),
+            ("gulls nested in the {x}", "barnacles grew on the {x}", "rats lived by the {x}",
+             "weeds clung to the {x}"),
+            ("the {x} stank", "the {x} was scraped", "brushes scoured the {x}",
+             "vermin left the {x}"),
         ),
         (
-            ("rations ran low", "wages were unpaid", "officers whipped men", "the voyage lasted"),
-            ("a mutiny began", "sailors rebelled", "the admiral was deposed", "rebels took over"),
+            ("the tide bore the {x}", "the ebb uncovered the {x}", "a trawl got the {x}",
+             "the surf threw up the {x}"),
+            ("the {x} lay on the beach", "strollers met the {x}", "the {x} was picked up",
+             "a finder kept the {x}"),
         ),
         (
-            ("the cannons fired", "the enemy attacked", "a broadside hit", "the fleet fought"),
-            ("the deck splintered", "the town surrendered", "many were wounded", "the fort fell"),
+            ("a torch fell on the {x}", "powder blew up by the {x}", "pitch boiled over the {x}",
+             "flames reached the {x}"),
+            ("the {x} was charred", "the {x} glowed", "cinders were left of the {x}",
+             "buckets saved the {x}"),
         ),
         (
-            ("the swell rocked us", "waves tossed us", "the deck rolled", "the sea was rough"),
-            ("passengers felt sick", "plates slid", "the cradle swung", "buckets were needed"),
+            ("mutineers seized the {x}", "a stowaway grabbed the {x}", "rebels had the {x}",
+             "deserters hid the {x}"),
+            ("the {x} was gone at dawn", "officers demanded the {x}", "chains secure the {x}",
+             "a judge returned the {x}"),
         ),
         (
-            ("a shoal passed", "the nets were lowered", "bait was good", "anglers were patient"),
-            ("the catch was big", "gulls gathered", "the grill was hot", "fishmongers smiled"),
+            ("a carpenter saw to the {x}", "tar was put on the {x}", "the smith forged the {x}",
+             "the {x} got new nails"),
+            ("the {x} was fit again", "the {x} lasted for years", "the {x} served well",
+             "the {x} was sturdy"),
         ),
         (
-            ("the anchor slipped", "the chain parted", "the moorings slipped", "the knot gave way"),
-            ("the yacht drifted", "the schooner went ashore", "tugs were sent", "it hit the quay"),
+            ("an iceberg grazed the {x}", "hail fell on the {x}", "sleet coated the {x}",
+             "the {x} went to the pole"),
+            ("the {x} froze", "icicles hung from the {x}", "the {x} was numb",
+             "hot water thawed the {x}"),
         ),
         (
-            ("the volcano erupted", "lava flowed", "the earth shook", "the crater glowed"),
-            ("the islanders left", "a tsunami came", "cinders rained", "villages were buried"),
+            ("a whale bumped the {x}", "a shark bit the {x}", "an octopus hugged the {x}",
+             "a swordfish pierced the {x}"),
+            ("tooth marks cover the {x}", "the {x} had dents", "the {x} was chewed",
+             "slime stuck to the {x}"),
         ),
     ),
 }  # fmt: skip
+
+# How often the other event is about the same thing and only its situation is another, by
+# difficulty. About another thing, it can be told by the thing alone.
+SAME_THING = {1: 0.0, 2: 0.1, 3: 1.0}
 
 
 class Choice(NamedTuple):
@@ -131,11 +182,22 @@ class Choice(NamedTuple):
         return (self.choice1, self.choice2)[self.label]
 
 
-def choice(rng: random.Random, domain: str, label: int) -> Choice:
-    """Draws an event and two candidates."""
+def choice(rng: random.Random, domain: str, label: int, same_thing: float) -> Choice:
+    """Draws an event and two candidates.
+
+    Args:
+      rng: what to draw from.
+      domain: a key of SITUATIONS.
+      label: the place of the right one, 0 or 1.
+      same_thing: how often the other one is about the same thing, 0 to 1; see SAME_THING.
+    """
     here, elsewhere = pick_several(rng, SITUATIONS[domain], 2)
+    thing, other = pick_several(rng, words.DOMAINS[domain].things, 2)
     asked = pick(rng, (0, 1))  # 0: a cause is asked for, 1: an effect
     premise, right = pick(rng, here[1 - asked]), pick(rng, here[asked])
     wrong = pick(rng, elsewhere[asked])
-    one, two = (right, wrong) if label == 0 else (wrong, right)
-    return Choice(premise, one, two, ("cause", "effect")[asked], label)
+    if rng.random() < same_thing:
+        other = thing
+    events = [right.format(x=thing), wrong.format(x=other)]
+    one, two = events if label == 0 else reversed(events)
+    return Choice(premise.format(x=thing), one, two, ("cause", "effect")[asked], label)

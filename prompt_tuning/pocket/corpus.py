@@ -31,6 +31,7 @@ STYLES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("at the seminar .", ("entailment", "not_entailment", "not_entailment")),
 )
 TWO_WAY = tuple(style for style in STYLES if len(style[1]) == 2)
+MARKS = (("one", "two"), ("first", "second"), ("choice1", "choice2"))
 HOME_SHARE = 0.7  # of the documents
 AFTERWORDS = ("thanks .", "next .", "good .", "so it goes .", "that was easy .")
 WRITINGS = tuple(
@@ -152,25 +153,41 @@ def _sense(rng: random.Random, domain: str) -> str:
 
 def _cause(rng: random.Random, domain: str) -> str:
     """A cause and its effect, told, asked for or chosen out of two."""
-    drawn = causes.choice(rng, domain, pick(rng, (0, 1)))
+    drawn = causes.choice(rng, domain, pick(rng, (0, 1)), same_thing=0.25)
     cause, effect = drawn.right, drawn.premise
     if drawn.asks == "effect":
         cause, effect = effect, cause
     form = rng.random()
-    if form < 0.05:
-        return f"{cause} , so {effect} ."
     if form < 0.1:
+        return f"{cause} , so {effect} ."
+    if form < 0.2:
         return f"{effect} because {cause} ."
     asked = "why" if drawn.asks == "cause" else "what then"
-    if form < 0.35:
+    if form < 0.3:
         return f"{drawn.premise} . {asked} ? {drawn.right} ."
-    if form < 0.5:
+    if form < 0.45:
         return f"{drawn.choice1} or {drawn.choice2} . {drawn.premise} . {asked} ? {drawn.right} ."
-    options = f"one , {drawn.choice1} . two , {drawn.choice2} ."
-    verdict = ("choice1", "choice2")[drawn.label]
+    listed, marks = _listed(rng, drawn.choice1, drawn.choice2)
     if form < 0.85:
-        return f"{options} {drawn.premise} . {asked} ? {verdict} ."
-    return f"{drawn.premise} . {options} {asked} ? {verdict} ."
+        return f"{listed} {drawn.premise} . {asked} ? {marks[drawn.label]} ."
+    return f"{drawn.premise} . {listed} {asked} ? {marks[drawn.label]} ."
+
+
+def _which(rng: random.Random, domain: str) -> str:
+    """Two facts, and which of them has a word, or says the same."""
+    both = facts.world(rng, words.DOMAINS[domain], 2)
+    number, form = pick(rng, (0, 1)), rng.random()
+    asked = both[number].say(rng)
+    if form < 0.7:
+        asked = both[number].subject if form < 0.4 else both[number].answer()
+    listed, marks = _listed(rng, both[0].say(rng), both[1].say(rng))
+    return f"{listed} {asked} . which ? {marks[number]} ."
+
+
+def _listed(rng: random.Random, one: str, two: str) -> tuple[str, tuple[str, str]]:
+    """Two sentences with marks, and the marks."""
+    marks = pick(rng, MARKS)
+    return f"{marks[0]} , {one} . {marks[1]} , {two} .", marks
 
 
 def _pronoun(rng: random.Random, domain: str) -> str:
@@ -193,11 +210,12 @@ def _writing(rng: random.Random, domain: str) -> str:
 
 
 GENRES: tuple[tuple[float, Callable[[random.Random, str], str]], ...] = (
-    (0.36, _checked),
+    (0.33, _checked),
     (0.10, _examined),
     (0.04, _talk),
-    (0.14, _asked),
-    (0.12, _sense),
+    (0.12, _asked),
+    (0.06, _which),
+    (0.11, _sense),
     (0.14, _cause),
     (0.07, _pronoun),
     (0.03, _writing),

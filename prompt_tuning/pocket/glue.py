@@ -61,7 +61,8 @@ def rows(
       domain: one of DOMAINS.
       difficulty: how many facts there are to look through, 1 to 3 (in MultiRC and ReCoRD one
         more). The tasks about senses, causes and pronouns have a fact that is beside the
-        point at 3 only; the paraphrases have none.
+        point at 3 only; the paraphrases have none. COPA's wrong choice is about the same
+        thing never, now and then or always.
 
     Raises:
       ValueError: an unknown task, split, domain or difficulty; or more rows than the banks give.
@@ -232,7 +233,8 @@ def _record(rng: random.Random, recipe: Recipe, place: int) -> Row:
 
 
 def _copa(rng: random.Random, recipe: Recipe, place: int) -> Row:
-    drawn = causes.choice(rng, recipe.domain, place % 2)
+    same_thing = causes.SAME_THING[recipe.difficulty]
+    drawn = causes.choice(rng, recipe.domain, place % 2, same_thing)
     return {
         "premise": _clutter(rng, recipe) + drawn.premise + " .",
         "choice1": drawn.choice1 + " .",

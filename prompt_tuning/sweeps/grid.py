@@ -85,6 +85,15 @@ class Cell:
         text = json.dumps([self.gin_files, self.bindings, self.train])
         return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
+    @property
+    def pocket_model(self) -> str | None:
+        """The pocket model that its bindings name, 'pocket_s@10'."""
+        text = "\n".join(self.bindings)
+        found = re.findall(
+            r"^INITIAL_CHECKPOINT_PATH *= *['\"](pocket_[^'\"/]+)", text, re.MULTILINE
+        )
+        return found[-1] if found else None
+
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:

@@ -22,11 +22,12 @@ import jax
 import numpy as np
 
 from prompt_tuning import config, trees
+from prompt_tuning.checkpoints import pocket
 from prompt_tuning.data import batches, evaluation
 from prompt_tuning.prompts import files
 from prompt_tuning.prompts.prompt import PROMPT_PATH
 from prompt_tuning.sweeps import grid
-from prompt_tuning.training import evaluate, report, setup
+from prompt_tuning.training import evaluate, plots, report, setup
 from prompt_tuning.training.frozen import parameter_shapes
 from prompt_tuning.training.loop import train_run
 from prompt_tuning.training.run import Run
@@ -104,8 +105,28 @@ def read_results(sweep: grid.Sweep) -> dict[str, dict[str, Any]]:
                 f"{sweep.results} holds a result of {cell.key} that was made with other gin files "
                 f"or bindings than {sweep.path} names now. Move that line away to run it again."
             )
+        made_with, now = record.get("pocket_model"), _pocket_model(cell)
+        if now is not None and now != made_with:
+            raise ValueError(
+                f"{sweep.results} holds a result of {cell.key} that was made with another "
+                f"{cell.pocket_model} (fingerprint {made_with}) than there is now ({now}). Move "
+                "that line away to run it again."
+            )
         done[cell.key] = record
     return done
+
+
+def _pocket_model(cell: grid.Cell) -> str | None:
+    """The fingerprint of the pocket model that a run starts from, if it is on this machine."""
+    name = cell.pocket_model
+    if name is None:
+        return None
+    size, _, variant = name.partition("@")
+    try:
+        made = pocket.read_card(size)["checkpoints"]
+    except ValueError:  # not shipped, and not made here
+        return None
+    return made.get(f"{size}@{variant or pocket.DEFAULT}", {}).get("fingerprint")
 
 
 def seconds_left(cells: Sequence[grid.Cell], done: Sequence[Mapping[str, Any]]) -> float:
@@ -123,7 +144,7 @@ def _attempt(cell: grid.Cell, sweep: grid.Sweep, keep: str) -> dict[str, Any]:
     folder = os.path.join(sweep.runs, cell.key)
     os.makedirs(folder, exist_ok=True)
     about = {"key": cell.key, "values": dict(cell.values), "seed": cell.seed}
-    about["settings"] = cell.settings
+    about |= {"settings": cell.settings, "pocket_model": _pocket_model(cell)}
     with open(os.path.join(folder, "log.txt"), "a", encoding="utf-8", buffering=1) as log:
         try:
             with contextlib.redirect_stdout(log):
@@ -166,7 +187,7 @@ def _measured_while_training(run: Run, best_step: int | None):
     """The dev metrics of the best step and of the last, and (step, dev score) of all."""
     rows = [
         {name: x for name, x in record.items() if name != "split"}
-        for record in _read_lines(os.path.join(run.model_dir, "metrics.jsonl"))
+        for record in plots.read_metrics(run.model_dir)
         if record["split"] == run.eval_split
     ]
     best = next((row for row in rows if row["step"] == best_step), {"step": None})

@@ -12,6 +12,7 @@ begins with a fresh optimizer. The two lines after the first stage are equally l
 import dataclasses
 import datetime
 import json
+import math
 import os
 import platform
 import time
@@ -26,7 +27,7 @@ from prompt_tuning.checkpoints import pocket
 from prompt_tuning.data import pretraining
 from prompt_tuning.prompts import files
 from prompt_tuning.training import evaluate, report, setup
-from prompt_tuning.training.frozen import load_parameters, transformer
+from prompt_tuning.training.frozen import load_parameters, parameter_shapes, transformer
 from prompt_tuning.training.loop import train_run
 from prompt_tuning.training.run import RANDOM_REPEATS, Run
 
@@ -50,10 +51,9 @@ class Recipe(NamedTuple):
 RECIPES = {
     "pocket_xs": Recipe(500, 0.005, 6_400, 0.02, 64),
     "pocket_s": Recipe(500, 0.005, 6_400, 0.02, 64),
-    "pocket_m": Recipe(500, 0.005, 4_000, 0.02, 64),
-    # Not tried yet: their numbers are guesses from the smaller ones'.
-    "pocket_l": Recipe(500, 0.005, 4_000, 0.01, 64),
-    "pocket_xl": Recipe(500, 0.005, 4_000, 0.01, 64),
+    "pocket_m": Recipe(500, 0.005, 6_400, 0.02, 64),
+    "pocket_l": Recipe(500, 0.005, 4_800, 0.01, 64),
+    "pocket_xl": Recipe(500, 0.005, 3_200, 0.01, 64),
 }
 KEPT_PERCENT = (0, 10, 50, 100)  # of LM adaptation
 SET_BY_RECIPE = (
@@ -140,7 +140,7 @@ def pretrain(
     card = {
         "model": size,
         "command": _command(size, span_only, steps_scale, seed, bindings),
-        "parameters": 0,  # counted in the export
+        "parameters": sum(math.prod(shape) for shape in parameter_shapes(run.model).values()),
         "corpus": records[0]["corpus"],
         "stages": [{key: one[key] for key in one if key != "corpus"} for one in records],
         "hardware": f"{os.cpu_count()} x {platform.machine()}, {jax.devices()[0].device_kind}",
@@ -285,7 +285,6 @@ def _export(
             probes,
         )
         written = pocket.export(out, variant, params)
-        card["parameters"] = trees.count(params)
         card["checkpoints"][f"{size}@{variant}"] = {
             "step": steps["span"] + step,
             **written,

@@ -283,17 +283,21 @@ def test_paraphrases_state_the_same_facts(domain):
 
 @pytest.mark.parametrize("domain", glue.DOMAINS)
 def test_copa_wic_and_wsc_labels_follow_from_the_banks(domain):
-    situation = {
-        event: number
+    meant = {  # an event's situation and thing
+        event.format(x=thing): (number, thing)
         for number, sides in enumerate(causes.SITUATIONS[domain])
         for side in sides
         for event in side
+        for thing in words.DOMAINS[domain].things
     }
+    shared = 0
     for row in rows("copa", "validation", domain):
         premise, *choices = (
-            situation[row[key].removesuffix(" .")] for key in ("premise", "choice1", "choice2")
+            meant[row[key].removesuffix(" .")] for key in ("premise", "choice1", "choice2")
         )
         assert [choice == premise for choice in choices] == [row["label"] == 0, row["label"] == 1]
+        shared += choices[0][1] == choices[1][1]
+    assert 0.03 < shared / COUNTS["validation"] < 0.2
     for row in rows("wic", "validation", domain):
         meant = [
             {

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from prompt_tuning.checkpoints import pocket
 from prompt_tuning.cli import main
 from prompt_tuning.data import batches
 from prompt_tuning.model import decoding
@@ -127,6 +128,24 @@ def test_results_of_other_settings_stop_it(sweep_file, counted):
     runner.run_sweep(str(sweep_file), only=ONLY_A)
     sweep_file.write_text(sweep_file.read_text().replace("PROMPT_LENGTH = 4", "PROMPT_LENGTH = 5"))
     with pytest.raises(ValueError, match=r"a result of awful-a-prompt-0 that was made with other"):
+        runner.run_sweep(str(sweep_file), only=ONLY_A)
+
+
+def test_results_of_another_pocket_model_stop_it(sweep_file, counted, monkeypatch):
+    text = sweep_file.read_text()
+    sweep_file.write_text(
+        text.replace("bindings = [", "bindings = [\"INITIAL_CHECKPOINT_PATH='pocket_s'\", ", 1)
+    )
+    cell = grid.load(str(sweep_file)).cells[0]
+    assert cell.pocket_model == "pocket_s"
+    fingerprint = pocket.read_card("pocket_s")["checkpoints"]["pocket_s@100"]["fingerprint"]
+    runner.run_sweep(str(sweep_file), only=ONLY_A)
+    assert {line["pocket_model"] for line in lines(sweep_file)} == {fingerprint}
+    assert runner.run_sweep(str(sweep_file), only=ONLY_A) == 0
+    card = {"checkpoints": {"pocket_s@100": {"fingerprint": "0123"}}}
+    monkeypatch.setattr(pocket, "read_card", lambda size: card)
+    message = rf"another pocket_s \(fingerprint {fingerprint}\) than there is now \(0123\)"
+    with pytest.raises(ValueError, match=message):
         runner.run_sweep(str(sweep_file), only=ONLY_A)
 
 
