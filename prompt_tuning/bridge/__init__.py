@@ -1,0 +1,32 @@
+"""The bridge to T5X: its own models, trainer, checkpoints and evaluator, with our soft prompt.
+
+    network.py       T5X's T5, unmodified, with a prompt joined to the embedded input
+    start.py         where a new prompt starts; the T5X initialiser of it
+    optimizer.py     Adafactor on the prompt, nothing on the rest
+    saving.py        prompt files at every save
+    tasks.py         our seqio tasks and their vocabularies, for T5X
+    __main__.py      `python -m prompt_tuning.bridge t5x.train ...`
+
+The gin parts are in gin/t5x. Everything else is T5X's. This is the one door to it: the package
+is imported here, after what it needs of an older jax is in place.
+"""
+
+import jax
+from jax.experimental import pjit
+
+T5X_COMMIT = "cc342d4"
+"""The commit of github.com/google-research/t5x that the tests ran with."""
+
+# T5X's optimizers import jestimator, which still imports PartitionSpec from here. jax has moved
+# it to jax.sharding; without this line no module of T5X can be imported.
+pjit.PartitionSpec = jax.sharding.PartitionSpec
+
+try:
+    import t5x.utils  # noqa: F401  (so that what is missing is said here)
+except ImportError as error:
+    raise ImportError(
+        f"T5X cannot be imported ({error}); install it with "
+        f"`pip install git+https://github.com/google-research/t5x@{T5X_COMMIT}` (the tested "
+        "commit), or put a checkout of it and of github.com/google/airio on PYTHONPATH and "
+        "`pip install aqtp cached_property chex clu fiddle grain jaxtyping jestimator tensorboard`."
+    ) from error

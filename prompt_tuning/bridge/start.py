@@ -1,0 +1,73 @@
+"""Where a new prompt starts in T5X: our initialisers, fed from the checkpoint that is restored.
+
+T5X makes new parameters inside a compiled function that sees nothing but a random key, and it
+makes them before anything is restored. So the prompt is made beforehand, from the embedding
+table in INITIAL_CHECKPOINT_PATH, and goes in as a constant. The same seed gives the prompt that
+`prompt-tuning train` starts from.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from prompt_tuning.checkpoints import checkpoint
+from prompt_tuning.prompts import initializers
+from prompt_tuning.prompts.prompt import Initializer
+from prompt_tuning.shapes import Array, Float
+from prompt_tuning.training import setup
+
+_TABLE = "token_embedder/embedding"
+
+
+def new_prompt(
+    *,
+    initializer: Callable[..., Any],
+    checkpoint_path: str,
+    vocabulary: Any,
+    seed: int = 0,
+    embedding_file: str | None = None,
+) -> Initializer:
+    """Makes the initialiser that T5X calls.
+
+    Args:
+      initializer: see `prompts/initializers.py`.
+      checkpoint_path: the frozen model; read only if the initialiser asks for embeddings.
+      vocabulary: a seqio vocabulary.
+      seed: of the prompt.
+      embedding_file: a .npy table [V, H] to use instead of the checkpoint's.
+
+    Raises (when it is called):
+      ValueError: the checkpoint cannot be read, or the initialiser refuses.
+    """
+
+    @functools.cache  # T5X asks for the shapes first, then for the values
+    def make(shape: tuple[int, int]) -> np.ndarray:
+        table = None
+        if "embeddings" in inspect.signature(initializer).parameters:
+            table = _table(checkpoint_path, embedding_file, shape[1])
+        bound = initializers.bind(initializer, embeddings=table, tokenize=vocabulary.encode)
+        with jax.ensure_compile_time_eval():  # T5X is tracing
+            made = initializers.initialize(bound, setup.prompt_rng(seed), shape)
+        return np.asarray(made)
+
+    def initialize(rng: Any, shape: tuple[int, int]) -> Float[Array, "P H"]:
+        del rng  # T5X's; RANDOM_SEED alone decides, as in our own runs
+        return jax.numpy.asarray(make(tuple(shape)))
+
+    return initialize
+
+
+def _table(checkpoint_path: str, embedding_file: str | None, width: int) -> np.ndarray:
+    if embedding_file is not None:
+        return setup.read_table(embedding_file, width)
+    table = checkpoint.read_variable(checkpoint_path, _TABLE)
+    if table.shape[1] != width:
+        raise ValueError(
+            f"The embedding table in {checkpoint_path!r} has width {table.shape[1]}, the model "
+            f"{width}. Name the part of gin/models that the checkpoint was made for."
+        )
+    return table
