@@ -9,7 +9,7 @@ it has looked at a gin file. The same holds for t5x.eval, t5x.infer and whatever
 import runpy
 import sys
 
-from prompt_tuning import bridge, config  # noqa: F401  (bridge before t5x)
+from prompt_tuning import config
 
 
 def main(arguments: list[str]) -> None:

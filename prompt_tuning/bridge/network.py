@@ -18,12 +18,11 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen.partitioning import AxisMetadata
+from t5x.examples.t5 import layers, network
 
-from prompt_tuning import bridge  # noqa: F401  (before t5x)
 from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.prompts.prompt import POSITIONS, Initializer, JoinPrompt, Prompt, uniform
 from prompt_tuning.shapes import Array, Float, Int
-from t5x.examples.t5 import layers, network
 
 PROMPT_AXES = ("prompt", "prompt_embed")
 """T5X's logical axes of the prompt, as the official code names them."""

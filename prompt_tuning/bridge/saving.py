@@ -16,15 +16,12 @@ import jax
 import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
+from t5x import gin_utils
 
-from prompt_tuning import (
-    bridge,  # noqa: F401  (before t5x)
-    trees,
-)
+from prompt_tuning import trees
 from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.prompts import files
 from prompt_tuning.prompts.prompt import PROMPT_PATH
-from t5x import gin_utils
 
 SaveTransformation = Callable[[Mapping[str, Any], Any], tuple[Mapping[str, Any], Any]]
 

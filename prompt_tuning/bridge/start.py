@@ -46,7 +46,7 @@ def new_prompt(
 
     @functools.cache  # T5X asks for the shapes first, then for the values
     def make(shape: tuple[int, int]) -> np.ndarray:
-        table = None
+        table = np.zeros((0, shape[1]), np.float32)  # nobody looks at it
         if "embeddings" in inspect.signature(initializer).parameters:
             table = _table(checkpoint_path, embedding_file, shape[1])
         bound = initializers.bind(initializer, embeddings=table, tokenize=vocabulary.encode)
