@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -94,7 +95,15 @@ def t5x(program, parts, site=None, **bindings):
     command += [f"--gin.{name}={value!r}" for name, value in values.items()]
     paths = [*filter(None, [site]), ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
-    ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+    # the bridge finds our parts from anywhere, T5X by itself only from the project's folder
+    with tempfile.TemporaryDirectory() as elsewhere:
+        ended = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            cwd=ROOT if site else elsewhere,
+            env=environment,
+        )
     assert ended.returncode == 0, ended.stderr[-3000:]
 
 
