@@ -1,7 +1,7 @@
 """The bridge to T5X: its own models, trainer, checkpoints and evaluator, with our soft prompt.
 
     network.py       T5X's T5, unmodified, with a prompt joined to the embedded input
-    start.py         where a new prompt starts; the T5X initialiser of it
+    start.py         where a new prompt starts, or the file it comes from
     restoring.py     nothing but the prompt may be new when a frozen model is restored
     optimizer.py     Adafactor on the prompt, nothing on the rest
     saving.py        prompt files at every save

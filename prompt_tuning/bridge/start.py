@@ -1,4 +1,4 @@
-"""Where a new prompt starts in T5X: our initialisers, fed from the checkpoint that is restored.
+"""Where a prompt comes from in T5X, if not from a T5X checkpoint: an initialiser, or a file.
 
 T5X makes new parameters inside a compiled function that sees nothing but a random key, and it
 makes them before anything is restored. So the prompt is made beforehand, from the embedding
@@ -14,9 +14,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from prompt_tuning import trees
 from prompt_tuning.checkpoints import checkpoint
-from prompt_tuning.prompts import initializers
-from prompt_tuning.prompts.prompt import Initializer
+from prompt_tuning.model.sizes import T5Config
+from prompt_tuning.prompts import files, initializers
+from prompt_tuning.prompts.prompt import PROMPT_PATH, Initializer
 from prompt_tuning.shapes import Array, Float
 from prompt_tuning.training import setup
 
@@ -59,6 +61,47 @@ def new_prompt(
         return jax.numpy.asarray(make(tuple(shape)))
 
     return initialize
+
+
+def given_prompt(
+    *, path: str, checkpoint_path: str, config: T5Config, allow_other_model: bool = False
+) -> Initializer:
+    """Makes the initialiser of a prompt that was trained before, to be evaluated.
+
+    Args:
+      path: the prompt file [PROMPT_FILE].
+      checkpoint_path: the frozen model that it goes in front of.
+      config: its dimensions.
+      allow_other_model: accepts other parameters of the same width.
+
+    Raises (when it is called):
+      ValueError: the file cannot be read, or the prompt was made for another model.
+    """
+
+    @functools.cache  # T5X asks twice
+    def check() -> None:
+        found = files.load(path)
+        compares = found.metadata is not None and not allow_other_model
+        files.check_fits(
+            found,
+            width=config.emb_dim,
+            model_name=config.name,
+            fingerprint=_fingerprint(checkpoint_path) if compares else "",
+            allow_other_model=allow_other_model,
+        )
+
+    def initialize(rng: Any, shape: tuple[int, int]) -> Float[Array, "P H"]:
+        check()
+        return initializers.from_file(rng, shape, path=path)
+
+    return initialize
+
+
+def _fingerprint(checkpoint_path: str) -> str:
+    names = checkpoint.variables(checkpoint_path).keys() - {PROMPT_PATH}
+    return trees.fingerprint(
+        {name: checkpoint.read_variable(checkpoint_path, name) for name in names}
+    )
 
 
 def _table(checkpoint_path: str, embedding_file: str | None, width: int) -> np.ndarray:

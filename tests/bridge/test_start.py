@@ -10,9 +10,10 @@ pytest.importorskip("prompt_tuning.bridge", exc_type=ImportError)
 
 import tiny_runs
 
+from prompt_tuning import trees
 from prompt_tuning.bridge import start, tasks
 from prompt_tuning.checkpoints import t5x_native
-from prompt_tuning.prompts import initializers
+from prompt_tuning.prompts import files, initializers
 from prompt_tuning.training import setup
 from prompt_tuning.training.frozen import FrozenT5, load_parameters
 
@@ -85,6 +86,38 @@ def test_the_checkpoint_of_another_width_is_refused(checkpoint, vocabulary):
     make = start.new_prompt(initializer=LABELS, checkpoint_path=checkpoint, vocabulary=vocabulary)
     with pytest.raises(ValueError, match="has width 16, the model 8. Name the part of gin/models"):
         make(None, (4, 8))
+
+
+def save_prompt(path, fingerprint):
+    metadata = files.PromptMetadata(
+        model="tiny", model_fingerprint=fingerprint, length=4, width=SHAPE[1]
+    )
+    return files.save(path, np.full(SHAPE, 0.25, np.float32), metadata)[0]
+
+
+def test_a_given_prompt_goes_in_front_of_its_own_model(tmp_path, params, checkpoint):
+    path = save_prompt(tmp_path / "mine", trees.fingerprint(params))
+    make = start.given_prompt(path=path, checkpoint_path=checkpoint, config=tiny_runs.MODEL)
+    made = jax.jit(lambda key: make(key, SHAPE))(jax.random.key(0))
+    np.testing.assert_array_equal(made, np.full(SHAPE, 0.25))
+
+
+def test_a_prompt_of_another_model_is_refused_unless_allowed(tmp_path, checkpoint):
+    path = save_prompt(tmp_path / "mine", "0123456789abcdef")
+    given = {"path": path, "checkpoint_path": checkpoint, "config": tiny_runs.MODEL}
+    with pytest.raises(ValueError, match="was made for tiny with fingerprint 0123456789abcdef"):
+        start.given_prompt(**given)(None, SHAPE)
+    allowed = start.given_prompt(**given, allow_other_model=True)
+    np.testing.assert_array_equal(allowed(None, SHAPE), np.full(SHAPE, 0.25))
+
+
+def test_a_given_prompt_of_another_length_is_refused(tmp_path):
+    np.save(tmp_path / "mine.npy", np.zeros((3, SHAPE[1]), np.float32))
+    make = start.given_prompt(
+        path=str(tmp_path / "mine.npy"), checkpoint_path="not read", config=tiny_runs.MODEL
+    )
+    with pytest.raises(ValueError, match="Set PROMPT_LENGTH=3 for its length"):
+        make(None, SHAPE)
 
 
 def test_the_tasks_vocabulary_is_its_own(vocabulary):
