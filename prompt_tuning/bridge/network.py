@@ -46,7 +46,7 @@ class PromptTransformer(network.Transformer):
     def encode(
         self,
         encoder_input_tokens: Int[Array, "B T"],
-        encoder_segment_ids: None = None,
+        encoder_segment_ids: Any = None,
         enable_dropout: bool = True,
     ) -> Float[Array, "B S H"]:
         """Runs the encoder over the prompt and the input.
