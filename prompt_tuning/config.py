@@ -94,6 +94,12 @@ def roots() -> list[Path]:
     return [folder for folder in candidates if (folder / "gin" / "models").is_dir()]
 
 
+def add_search_paths() -> None:
+    """Lets gin find the parts of the project where another program, T5X, reads them."""
+    for folder in roots():
+        gin.add_config_file_search_path(str(folder))
+
+
 def load(
     gin_files: Sequence[str], bindings: Sequence[str] = (), search_paths: Sequence[str] = ()
 ) -> Run:

@@ -159,6 +159,7 @@ def test_no_file_at_all_says_what_to_type():
 
 
 def parts_by_kind():
+    """The parts of each folder; those of gin/t5x take the place of runs, methods and decoding."""
     kinds = {}
     for path in sorted((ROOT / "gin").rglob("*.gin")):
         kinds.setdefault(path.parent.name, []).append(path)
@@ -167,8 +168,15 @@ def parts_by_kind():
 
 def test_parts_of_different_kinds_set_different_names_and_include_nothing():
     """So that any choice of one part a kind goes together, in any order."""
+    kinds = parts_by_kind()
+    _check_disjoint({kind: paths for kind, paths in kinds.items() if kind != "t5x"})
+    instead = ("runs", "methods", "decoding")
+    _check_disjoint({kind: paths for kind, paths in kinds.items() if kind not in instead})
+
+
+def _check_disjoint(kinds):
     owner = {}
-    for kind, paths in parts_by_kind().items():
+    for kind, paths in kinds.items():
         for path in paths:
             text = path.read_text()
             assert "include" not in re.sub("#.*", "", text), path

@@ -51,7 +51,10 @@ def _rows() -> dict[str, list[tuple[str, int]]]:
     return {split: rows[start : start + count] for split, start, count in splits}
 
 
-def _dataset(split: str, shuffle_files: bool, *, words: tuple[str, str]) -> tf.data.Dataset:
+def _dataset(
+    split: str, shuffle_files: bool, seed: int | None = None, *, words: tuple[str, str]
+) -> tf.data.Dataset:
+    """Makes one split; seqio asks with a seed, as T5X runs it, but shuffles by itself."""
     sentences, labels = zip(*_rows()[split], strict=True)
     return tf.data.Dataset.from_tensor_slices(
         {

@@ -131,7 +131,9 @@ def registered() -> PocketCorpus:
     return _registered or PocketCorpus()
 
 
-def _documents(split: str, shuffle_files: bool, *, corpus: PocketCorpus) -> tf.data.Dataset:
+def _documents(
+    split: str, shuffle_files: bool, seed: int | None = None, *, corpus: PocketCorpus
+) -> tf.data.Dataset:
     start, count = {
         "train": (0, corpus.documents),
         "validation": (FIRST_VALIDATION_DOCUMENT, corpus.validation_documents),

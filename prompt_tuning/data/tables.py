@@ -116,8 +116,14 @@ def register(table: TableTask) -> Registered:
 
 
 def _dataset(
-    split: str, shuffle_files: bool, *, splits: dict[str, list[tuple[str, str]]], free_text: bool
+    split: str,
+    shuffle_files: bool,
+    seed: int | None = None,
+    *,
+    splits: dict[str, list[tuple[str, str]]],
+    free_text: bool,
 ) -> tf.data.Dataset:
+    """Makes one split; seqio asks with a seed, as T5X runs it, but shuffles by itself."""
     inputs, targets = zip(*splits[split], strict=True)
     columns = {"inputs": list(inputs), "targets": list(targets), "idx": list(range(len(inputs)))}
     if free_text:

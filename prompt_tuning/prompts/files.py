@@ -3,6 +3,8 @@
     NAME.safetensors   the tensor `prompt` [P, H], and in the header who made it and how
     NAME.npy           the same array, for other tools
 
+The official code writes such an array as `encoder.prompt.prompt.prompt`, without a suffix.
+
 Neither can carry code: nothing here is ever pickled or unpickled. A `.npy` says nothing
 about the model it was made for, so the safetensors file is the one to hand on.
 """
@@ -120,14 +122,16 @@ def load(path: str | os.PathLike) -> PromptFile:
 
     Args:
       path: a .safetensors or .npy file, or a name to which one of them belongs (the
-        safetensors file is preferred, since it knows its model).
+        safetensors file is preferred, since it knows its model), or a .npy file that has
+        no such suffix.
 
     Raises:
       ValueError: there is no such file, it is damaged, or what it holds is no prompt: a
         [P, H] array of finite floating numbers. Pickled arrays are refused unopened.
     """
     path = _find(os.fspath(path))
-    array, metadata = _load_npy(path) if path.endswith(".npy") else _load_safetensors(path)
+    is_safetensors = path.endswith(".safetensors")
+    array, metadata = _load_safetensors(path) if is_safetensors else _load_npy(path)
     prompt = _checked(array, f"{path!r}")
     if metadata is not None and (metadata.length, metadata.width) != prompt.shape:
         raise ValueError(
@@ -193,7 +197,7 @@ def _without_suffix(path: str | os.PathLike) -> str:
 
 def _find(path: str) -> str:
     candidates = [path] if path.endswith(SUFFIXES) else [path + suffix for suffix in SUFFIXES]
-    for candidate in candidates:
+    for candidate in [*candidates, path]:
         if os.path.isfile(candidate):
             return candidate
     raise ValueError(

@@ -62,7 +62,7 @@ def initial_prompt(run: Run, t5: FrozenT5) -> jax.Array:
     """
     table = t5.params["token_embedder/embedding"]
     if run.embedding_file is not None:
-        table = _read_table(run.embedding_file, run.model.emb_dim)
+        table = read_table(run.embedding_file, run.model.emb_dim)
     make = initializers.bind(
         run.prompt_initializer, embeddings=table, tokenize=t5.vocabulary.encode
     )
@@ -125,7 +125,7 @@ def find_prompt(run: Run, t5: FrozenT5) -> files.PromptFile | None:
     return prompt
 
 
-def _read_table(path: str, width: int) -> np.ndarray:
+def read_table(path: str, width: int) -> np.ndarray:
     try:
         table = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:

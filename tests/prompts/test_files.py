@@ -192,3 +192,15 @@ def test_the_released_prompts_load(real_data, task):
     assert read.prompt.shape == (100, 768)
     assert read.prompt.dtype == np.float32
     assert read.metadata is None
+
+
+def test_a_prompt_that_the_official_code_saved_has_no_suffix(tmp_path):
+    path = tmp_path / "encoder.prompt.prompt.prompt"
+    with open(path, "wb") as file:
+        np.save(file, np.full((2, 3), 0.5, np.float32))
+    found = files.load(path)
+    np.testing.assert_array_equal(found.prompt, np.full((2, 3), 0.5))
+    assert (found.path, found.metadata) == (str(path), None)
+    path.write_text("no array")
+    with pytest.raises(ValueError, match=r"encoder.prompt.prompt.prompt' cannot be read as .npy"):
+        files.load(path)

@@ -1,0 +1,138 @@
+"""T5X's own T5 with a soft prompt: a subclass of its network that no layer knows of.
+
+`encode` hands T5X's `encode` tokens that are longer by P, so that T5X's masks and relative
+positions are, too. Where the embedder is called, an interceptor takes the P away again, embeds
+what was there and joins the prompt, which has the place the P held:
+
+    tokens   .  .  .  I  love  it  </s>  <pad>      the P stand-ins are 1, no padding
+    embedder          I  love  it  </s>  <pad>
+    encoder  p0 p1 p2 I  love  it  </s>  <pad>      S = P + T positions
+
+The prompt is the module that our own T5 takes, at the same path, encoder/prompt/prompt/prompt;
+the checkpoints and prompts of the official code have it there as well.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.linen.partitioning import AxisMetadata
+from t5x.examples.t5 import layers, network
+
+from prompt_tuning.model.sizes import T5Config
+from prompt_tuning.prompts.prompt import POSITIONS, Initializer, JoinPrompt, Prompt, uniform
+from prompt_tuning.shapes import Array, Float, Int
+
+PROMPT_AXES = ("prompt", "prompt_embed")
+"""T5X's logical axes of the prompt, as the official code names them."""
+
+AXIS_RULES = tuple((name, None) for name in PROMPT_AXES)
+"""For the partitioner: every device holds the whole prompt."""
+
+
+def axis_rules() -> tuple[tuple[str, None], ...]:
+    """What a configuration adds to T5X's rules, see `AXIS_RULES`."""
+    return AXIS_RULES
+
+
+class PromptTransformer(network.Transformer):
+    """T5X's `network.Transformer` with a prompt; made by `transformer`."""
+
+    prompt_length: int = 100
+    initializer: Initializer = uniform
+    position: str = "prefix"
+
+    def encode(
+        self,
+        encoder_input_tokens: Int[Array, "B T"],
+        encoder_segment_ids: Any = None,
+        enable_dropout: bool = True,
+    ) -> Float[Array, "B S H"]:
+        """Runs the encoder over the prompt and the input.
+
+        Raises:
+          ValueError: the batch is packed; its examples would have to share a prompt.
+        """
+        if encoder_segment_ids is not None:
+            raise ValueError(
+                "A soft prompt goes in front of one example, and this batch packs several into a "
+                "row. Set DatasetConfig.pack=False."
+            )
+
+        def join_prompt(next_fun, args, kwargs, context):
+            if isinstance(context.module, layers.Embed) and context.method_name == "__call__":
+                tokens = _shrink(args[0], self.prompt_length, self.position)
+                join = JoinPrompt(
+                    self.prompt_length,
+                    self.initializer,
+                    self.position,
+                    name="prompt",
+                    parent=self.encoder,
+                )
+                return join(next_fun(tokens, *args[1:], **kwargs), tokens > 0)[0]
+            made = next_fun(*args, **kwargs)
+            if isinstance(context.module, Prompt):
+                context.module.sow(
+                    "params_axes",
+                    "prompt_axes",
+                    AxisMetadata(PROMPT_AXES),
+                    reduce_fn=lambda _, axes: axes,
+                )
+            return made
+
+        longer = _grow(encoder_input_tokens, self.prompt_length, self.position)
+        with nn.intercept_methods(join_prompt):
+            return super().encode(longer, enable_dropout=enable_dropout)
+
+    def decode(self, encoded: Float[Array, "B S H"], encoder_input_tokens: Any, *args, **kwargs):
+        """Runs the decoder; the tokens only tell which of the S positions are no padding."""
+        longer = _grow(encoder_input_tokens, self.prompt_length, self.position)
+        return super().decode(encoded, longer, *args, **kwargs)
+
+
+def transformer(
+    *,
+    config: T5Config,
+    prompt_length: int,
+    initializer: Initializer = uniform,
+    position: str = "prefix",
+) -> PromptTransformer:
+    """Makes T5X's network from our dimensions, so that both read one file of gin/models.
+
+    Args:
+      config: the T5's dimensions.
+      prompt_length: P.
+      initializer: `(rng, (P, H)) -> [P, H]`, see `start.py`.
+      position: 'prefix' or 'suffix'.
+
+    Raises:
+      ValueError: the length is not positive, or the position unknown.
+    """
+    if not isinstance(prompt_length, int) or prompt_length < 1:
+        raise ValueError(
+            f"The prompt length must be a whole number, 1 or more; got {prompt_length!r}."
+        )
+    if position not in POSITIONS:
+        raise ValueError(f"The prompt's position must be one of {POSITIONS}; got {position!r}.")
+    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    del fields["name"]  # T5X's has none
+    fields["dtype"] = config.activation_dtype
+    return PromptTransformer(
+        config=network.T5Config(**fields),
+        prompt_length=prompt_length,
+        initializer=initializer,
+        position=position,
+    )
+
+
+def _grow(tokens: Int[Array, "B T"], by: int, position: str) -> Int[Array, "B S"]:
+    """Puts P stand-ins where the prompt goes."""
+    return jnp.pad(
+        tokens, ((0, 0), (by, 0) if position == "prefix" else (0, by)), constant_values=1
+    )
+
+
+def _shrink(tokens: Int[Array, "B S"], by: int, position: str) -> Int[Array, "B T"]:
+    """Takes the stand-ins away."""
+    return tokens[:, by:] if position == "prefix" else tokens[:, :-by]

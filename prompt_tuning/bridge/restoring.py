@@ -1,0 +1,53 @@
+"""What may be new when T5X restores a frozen model: the prompt, and nothing else.
+
+With `fallback_to_scratch` T5X fills in whatever a checkpoint lacks with random numbers, and drops
+what the model has no place for, without a word. One of `RestoreCheckpointConfig`'s
+`state_transformation_fns` says it and stops.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from t5x import state_utils
+
+from prompt_tuning.prompts.prompt import PROMPT_PATH
+
+_LISTED = 8
+
+
+def all_but_the_prompt(
+    found: Mapping[str, Any], expected: Mapping[str, Any], *, is_resuming: bool = False
+) -> Mapping[str, Any]:
+    """Returns what was found, if it is the model's parameters, all of them and no others.
+
+    Args:
+      found: the checkpoint's state, after `assignment_map`.
+      expected: the run's own.
+      is_resuming: of a run that goes on T5X expects every parameter itself.
+
+    Raises:
+      ValueError: parameters are missing in the checkpoint, or have no place in the model.
+    """
+    if is_resuming:
+        return found
+    there, needed = _parameters(found), _parameters(expected)
+    missing, unexpected = sorted(needed - there), sorted(there - needed)
+    if missing or unexpected:
+        parts = [
+            f"{what} ({len(names)}): {', '.join(names[:_LISTED])}."
+            for what, names in (
+                ("Missing in the checkpoint", missing),
+                ("In the checkpoint but not in the model", unexpected),
+            )
+            if names
+        ]
+        raise ValueError(
+            f"The checkpoint does not fit the model. {' '.join(parts)} Name the part of gin/models "
+            "that the checkpoint was made for."
+        )
+    return found
+
+
+def _parameters(state: Mapping[str, Any]) -> set[str]:
+    paths = {path for path in state_utils.flatten_state_dict(state) if path.startswith("target/")}
+    return {path.removeprefix("target/") for path in paths} - {PROMPT_PATH}

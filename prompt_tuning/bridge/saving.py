@@ -1,0 +1,90 @@
+"""The prompt by itself, at every save of T5X.
+
+    MODEL_DIR/prompts/step_001000.safetensors, .npy                        our own prompt files
+    MODEL_DIR/numpy_checkpoints/checkpoint_1000/encoder.prompt.prompt.prompt   the official code's
+
+T5X calls it as one of `SaveCheckpointConfig.state_transformation_fns`, the place where a save
+may be looked at, whatever writes the checkpoint. MODEL_DIR may be gs://.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from jax.experimental import multihost_utils
+from t5x import gin_utils
+
+from prompt_tuning import trees
+from prompt_tuning.model.sizes import T5Config
+from prompt_tuning.prompts import files
+from prompt_tuning.prompts.prompt import PROMPT_PATH
+
+SaveTransformation = Callable[[Mapping[str, Any], Any], tuple[Mapping[str, Any], Any]]
+
+
+def prompt_files(*, model_dir: str, config: T5Config, task: str) -> SaveTransformation:
+    """Makes the function that T5X calls at every save; it changes nothing in what is saved.
+
+    Args:
+      model_dir: the run's folder.
+      config: the T5, for its name.
+      task: what the prompt is trained on, for the files' metadata.
+    """
+    fingerprint: list[str] = []  # of the frozen model, which every save shares
+
+    def write(state: Mapping[str, Any], parameter_infos: Any) -> tuple[Mapping[str, Any], Any]:
+        params = trees.flatten(state["target"])
+        prompt = params.pop(PROMPT_PATH)
+        if not fingerprint:
+            fingerprint.append(trees.fingerprint(_OnHost(params)))
+        if jax.process_index() == 0:
+            array = _OnHost({PROMPT_PATH: prompt})[PROMPT_PATH].astype(np.float32)
+            metadata = files.PromptMetadata(
+                model=config.name,
+                model_fingerprint=fingerprint[0],
+                length=array.shape[0],
+                width=array.shape[1],
+                task=task,
+                step=int(state["state"]["step"]),
+                config=gin_utils.get_gin_config_str(),
+            )
+            _write(model_dir, array, metadata)
+        return state, parameter_infos
+
+    return write
+
+
+class _OnHost(dict):
+    """Arrays that are brought to this host one at a time, when they are looked at."""
+
+    def __getitem__(self, path: str) -> np.ndarray:
+        leaf = super().__getitem__(path)
+        if getattr(leaf, "is_fully_addressable", True):
+            return np.asarray(leaf)
+        if leaf.is_fully_replicated:
+            return np.asarray(leaf.addressable_data(0))
+        return multihost_utils.process_allgather(leaf, tiled=True)
+
+
+def _write(model_dir: str, prompt: np.ndarray, metadata: files.PromptMetadata) -> None:
+    """Writes the files to a local folder first; `files` knows no gs://."""
+    root, step = epath.Path(model_dir), metadata.step
+    official = root / "numpy_checkpoints" / f"checkpoint_{step}" / PROMPT_PATH.replace("/", ".")
+    with tempfile.TemporaryDirectory() as folder:
+        written = files.save(os.path.join(folder, f"step_{step:06d}"), prompt, metadata)
+        for source in map(epath.Path, written):
+            _publish(source, root / "prompts" / source.name)
+            if source.suffix == ".npy":
+                _publish(source, official)
+
+
+def _publish(source: epath.Path, destination: epath.Path) -> None:
+    """Copies a file to where it appears whole or not at all."""
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    temporary = destination.parent / f"{destination.name}.tmp-{os.getpid()}"
+    temporary.write_bytes(source.read_bytes())
+    temporary.replace(destination)

@@ -1,0 +1,56 @@
+"""Tests of bridge/saving.py: the prompt by itself, in our format and in the official code's."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+pytest.importorskip("prompt_tuning.bridge", exc_type=ImportError)
+
+from prompt_tuning import trees
+from prompt_tuning.bridge import saving
+from prompt_tuning.prompts import files
+from prompt_tuning.prompts.prompt import PROMPT_PATH
+
+OFFICIAL = "numpy_checkpoints/checkpoint_1000/encoder.prompt.prompt.prompt"
+
+
+@pytest.fixture
+def state(frozen, prompt):
+    target = trees.unflatten(trees.merge(frozen, {PROMPT_PATH: prompt}))
+    return {"target": target, "state": {"step": np.int32(1000)}}
+
+
+def test_both_files_are_written_and_the_save_is_not_changed(
+    tmp_path, config, state, frozen, prompt
+):
+    save = saving.prompt_files(model_dir=str(tmp_path), config=config, task="my_task")
+    infos = object()
+    assert save(state, infos) == (state, infos)
+    found = files.load(tmp_path / "prompts" / "step_001000")
+    np.testing.assert_array_equal(found.prompt, prompt)
+    expected = {
+        "model": "t5x_tiny",
+        "model_fingerprint": trees.fingerprint(frozen),
+        "length": 5,
+        "width": 32,
+        "task": "my_task",
+        "step": 1000,
+    }
+    assert expected.items() <= dataclasses.asdict(found.metadata).items()
+    with open(tmp_path / OFFICIAL, "rb") as file:  # no suffix, but a .npy
+        np.testing.assert_array_equal(np.load(file, allow_pickle=False), prompt)
+    np.testing.assert_array_equal(np.load(tmp_path / "prompts" / "step_001000.npy"), prompt)
+    left = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
+    assert left == ["encoder.prompt.prompt.prompt", "step_001000.npy", "step_001000.safetensors"]
+
+
+def test_a_later_save_of_the_same_run_hashes_the_model_no_more(
+    tmp_path, config, state, monkeypatch
+):
+    save = saving.prompt_files(model_dir=str(tmp_path), config=config, task="my_task")
+    save(state, None)
+    monkeypatch.delattr(trees, "fingerprint")
+    save({**state, "state": {"step": np.int32(2000)}}, None)
+    first, second = (files.load(tmp_path / "prompts" / f"step_00{n}000") for n in (1, 2))
+    assert first.metadata.model_fingerprint == second.metadata.model_fingerprint

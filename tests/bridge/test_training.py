@@ -1,0 +1,113 @@
+"""The same steps through T5X's Trainer and through our own: the same losses, the same prompts."""
+
+import flax
+import jax
+import numpy as np
+import pytest
+
+pytest.importorskip("prompt_tuning.bridge", exc_type=ImportError)
+
+from t5x import trainer, utils
+
+from prompt_tuning import trees
+from prompt_tuning.model.transformer import Transformer
+from prompt_tuning.prompts.prompt import PROMPT_PATH, soft_prompt_hooks
+from prompt_tuning.training.optimizers import adafactor
+from prompt_tuning.training.step import TrainState, make_train_step
+
+STEPS = 10
+
+
+@pytest.fixture
+def through_t5x(make_model, make_initializer, partitioner, frozen, prompt, batches):
+    """Runs ten steps of t5x.trainer.Trainer; returns losses, prompts and all parameters."""
+
+    def run(start_step):
+        model = make_model()
+        initializer = make_initializer(model)
+        state = initializer.from_scratch(jax.random.PRNGKey(0))
+        params = trees.unflatten(
+            {k: jax.numpy.array(v) for k, v in {**frozen, PROMPT_PATH: prompt}.items()}
+        )
+        state = state.replace_params(flax.core.freeze(params)).replace_step(start_step)
+        training = trainer.Trainer(
+            model=model,
+            train_state=state,
+            partitioner=partitioner,
+            eval_names=[],
+            summary_dir=None,
+            train_state_axes=initializer.train_state_axes,
+            rng=jax.random.PRNGKey(1),
+            learning_rate_fn=utils.create_learning_rate_scheduler(
+                factors="constant", base_learning_rate=0.3
+            ),
+            num_microbatches=None,
+        )
+        losses, prompts, state = [], [], training.train_state
+        for batch in batches[:STEPS]:
+            state, metrics = training._partitioned_train_step(state, batch)
+            losses.append(float(metrics["loss"].compute()))
+            prompts.append(np.array(flat(state)[PROMPT_PATH]))
+        training.close()
+        return losses, prompts, state
+
+    return run
+
+
+def flat(state):
+    return trees.flatten(flax.core.unfreeze(state.params))
+
+
+def through_our_loop(config, frozen, prompt, batches, start_step):
+    optimizer = adafactor(learning_rate=0.3, start_step=start_step)
+    model = Transformer(config, soft_prompt_hooks(length=5))
+    step = make_train_step(model, optimizer, weight_decay_rate=1e-5, z_loss=1e-4)
+    trainable = {PROMPT_PATH: jax.numpy.array(prompt)}
+    state = TrainState(0, trainable, optimizer.init(trainable))
+    losses, prompts = [], []
+    for batch in batches[:STEPS]:
+        state, metrics = step(state, frozen, batch)
+        losses.append(float(metrics.loss * metrics.target_tokens))  # T5X reports the sum
+        prompts.append(np.array(state.trainable[PROMPT_PATH]))
+    return losses, prompts
+
+
+@pytest.mark.parametrize("start_step", [0, 1_100_000])
+def test_ten_steps_are_the_same_in_t5x_in_our_loop_and_as_stored(
+    through_t5x, config, frozen, prompt, batches, vectors, start_step
+):
+    losses, prompts, state = through_t5x(start_step)
+    our_losses, our_prompts = through_our_loop(config, frozen, prompt, batches, start_step)
+    np.testing.assert_allclose(losses, our_losses, rtol=1e-4)
+    np.testing.assert_allclose(prompts, our_prompts, atol=1e-4)
+    stored = [vectors[f"start{start_step}:prompt_after{i}"] for i in range(1, STEPS + 1)]
+    np.testing.assert_allclose(prompts, stored, atol=1e-4)
+    assert int(state.step) == start_step + STEPS
+
+    assert np.abs(prompts[-1] - prompt).min() > 0
+    after = flat(state)
+    del after[PROMPT_PATH]
+    assert trees.diff(after, frozen).is_empty
+
+
+def test_the_frozen_parameters_have_no_second_moment(make_model, make_initializer, frozen):
+    """A zero each, so that T5X can restore what it saved."""
+    shapes = make_initializer(make_model()).global_train_state_shape
+    states = trees.flatten(shapes.state_dict()["state"]["param_states"])
+    sizes = {path: leaf.shape for path, leaf in states.items()}
+    moments = {name: (5, 32) if name == "v" else (1,) for name in ("m", "v", "v_col", "v_row")}
+    expected = {f"{PROMPT_PATH}/{name}": shape for name, shape in moments.items()}
+    assert sizes == expected | {path: (1,) for path in frozen}
+
+
+def test_a_prompt_of_150_is_not_factored(make_model, make_initializer):
+    """As in the official code, whose rules say so of the prompt's axes."""
+    shapes = make_initializer(make_model(network={"prompt_length": 150})).global_train_state_shape
+    states = trees.flatten(shapes.state_dict()["state"]["param_states"])
+    assert states[f"{PROMPT_PATH}/v"].shape == (150, 32)
+
+
+def test_every_device_holds_the_whole_prompt(make_model, make_initializer):
+    axes = flat(make_initializer(make_model()).train_state_axes)
+    assert axes[PROMPT_PATH] == jax.sharding.PartitionSpec(None, None)
+    assert axes["encoder/layers_0/mlp/wo/kernel"] == jax.sharding.PartitionSpec("model", None)
