@@ -74,7 +74,6 @@ def make_model(config):
             step_offset=0,
             multiply_by_parameter_scale=False,
             weight_decay_rate=1e-5,
-            factored=False,
         )
         module = {"prompt_length": P, **settings.pop("network", {})}
         return models.EncoderDecoderModel(

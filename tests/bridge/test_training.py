@@ -111,3 +111,29 @@ def test_every_device_holds_the_whole_prompt(make_model, make_initializer):
     axes = flat(make_initializer(make_model()).train_state_axes)
     assert axes[PROMPT_PATH] == jax.sharding.PartitionSpec(None, None)
     assert axes["encoder/layers_0/mlp/wo/kernel"] == jax.sharding.PartitionSpec("model", None)
+
+
+@pytest.mark.parametrize("length", [100, 150])
+def test_long_prompts_move_alike_too(length):
+    """From 128 vectors of width 128 on, both keep row and column means of the second moment."""
+    from t5x.adafactor import Adafactor
+
+    from prompt_tuning.bridge.optimizer import prompt_only
+    from prompt_tuning.training.optimizers import decay_and_apply
+
+    rng = np.random.default_rng(0)
+    theirs = ours = rng.normal(size=(length, 160)).astype(np.float32)
+    inner = Adafactor(decay_rate=0.8, multiply_by_parameter_scale=False, weight_decay_rate=1e-5)
+    t5x_optimizer = prompt_only(optimizer=inner).create(trees.unflatten({PROMPT_PATH: theirs}))
+    optax_optimizer = adafactor(0.3)
+    state = optax_optimizer.init(ours)
+    for _ in range(3):
+        gradient = rng.normal(size=ours.shape).astype(np.float32) * rng.normal(size=(length, 1))
+        gradient = gradient.astype(np.float32)
+        t5x_optimizer = t5x_optimizer.apply_gradient(
+            trees.unflatten({PROMPT_PATH: gradient}), learning_rate=0.3
+        )
+        updates, state = optax_optimizer.update(gradient, state, ours)
+        ours = decay_and_apply(ours, updates, 1e-5)
+    theirs = trees.flatten(flax.core.unfreeze(t5x_optimizer.target))[PROMPT_PATH]
+    np.testing.assert_allclose(theirs, ours, rtol=1e-5, atol=1e-5)
