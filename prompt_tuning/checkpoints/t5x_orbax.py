@@ -188,7 +188,7 @@ def _write_leaf(state: str, keys: tuple[str, ...], value: Any) -> dict[str, Any]
     return {
         "key_metadata": [{"key": key, "key_type": _DICT_KEY} for key in keys],
         "value_metadata": {
-            "value_type": "jax.Array",
+            "value_type": "np.ndarray",  # else Orbax wants to be told a sharding
             "skip_deserialize": False,
             "write_shape": list(array.shape),
         },
