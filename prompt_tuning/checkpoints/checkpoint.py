@@ -199,7 +199,8 @@ def _find(path: str) -> tuple[str, ModuleType]:
         folder = hugging_face_hub.fetch(path)
     else:
         folder = pocket.find(path) if pocket.is_name(path) else path.rstrip("/") or "/"
-    if os.path.basename(folder) == t5x_native.INDEX_FILE and os.path.isfile(folder):
+    is_index = os.path.basename(folder) == t5x_native.INDEX_FILE and os.path.isfile(folder)
+    if is_index or hugging_face.is_file_of_one(folder):
         folder = os.path.dirname(folder) or "."
     reader = _reader_of(folder)
     if reader is not None:

@@ -59,6 +59,13 @@ def recognises(folder: str) -> bool:
     return leaves_lib.is_file(folder, CONFIG_FILE)
 
 
+def is_file_of_one(path: str) -> bool:
+    """Whether a path names a file of such a folder instead of the folder."""
+    folder, name = os.path.split(path)
+    named = name in (CONFIG_FILE, SINGLE_FILE, INDEX_FILE) and os.path.isfile(path)
+    return named and os.path.isfile(os.path.join(folder, CONFIG_FILE))
+
+
 def leaves(folder: str) -> dict[str, Leaf]:
     """Lists the parameters of a checkpoint without reading them.
 
