@@ -20,6 +20,7 @@ Nothing may be missing and nothing left over; a pickle (pytorch_model.bin) is ne
 import dataclasses
 import functools
 import json
+import logging
 import math
 import os
 import shutil
@@ -46,6 +47,8 @@ _TABLE_NAMES = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_t
 # Older files hold this one of Mesh TensorFlow's; transformers leaves it unread, too.
 _UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
 _LISTED = 8
+
+_logger = logging.getLogger(__name__)
 
 
 class _Parameter(NamedTuple):
@@ -78,6 +81,12 @@ def leaves(folder: str) -> dict[str, Leaf]:
         too, where the file holds several that differ.
     """
     described = _described(folder)
+    if described.unknown:
+        _logger.warning(
+            "%s has settings that are not known here and are taken to change nothing: %s.",
+            _where(folder),
+            ", ".join(described.unknown),
+        )
     tensors = _tensors(folder)
     tensors.pop(_UNUSED, None)
     table, head = _table_and_head(folder, tensors, described)

@@ -2,7 +2,7 @@
 
 Every setting is one of four kinds. It has a place in `T5Config`; or it must have the one
 value that the T5 here computes with, and any other is refused by name; or it is known to
-change nothing that the network computes; or it is unknown, and is warned of by name.
+change nothing that the network computes; or it is unknown, and the reader warns of it.
 
 How the logits are read off differs between the versions of transformers:
 
@@ -17,7 +17,6 @@ file; for mT5 it never scales.
 """
 
 import dataclasses
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -86,8 +85,6 @@ _WITHOUT_EFFECT = frozenset(
     """.split()
 )
 
-_logger = logging.getLogger(__name__)
-
 
 @dataclasses.dataclass(frozen=True)
 class Described:
@@ -97,10 +94,12 @@ class Described:
       model: the dimensions; its name is the type of the model.
       shares_table: whether, without an lm_head in the file, the logits are read off the
         embedding table.
+      unknown: settings that are not known here.
     """
 
     model: T5Config
     shares_table: bool
+    unknown: tuple[str, ...]
 
 
 def read(config: Mapping[str, Any], where: str) -> Described:
@@ -128,12 +127,6 @@ def read(config: Mapping[str, Any], where: str) -> Described:
         _FIELDS.keys() | _FIXED.keys() | _WITHOUT_EFFECT | {"num_decoder_layers", "dropout_rate"}
     )
     unknown = sorted(config.keys() - known - {*_OF_THE_LOGITS, *_OF_THE_MLP})
-    if unknown:
-        _logger.warning(
-            "%s has settings that are not known here and are taken to change nothing: %s.",
-            where,
-            ", ".join(unknown),
-        )
     scaled, shares_table = _logits(config, where)
     layers = config.get("num_decoder_layers")
     model = T5Config(
@@ -144,7 +137,7 @@ def read(config: Mapping[str, Any], where: str) -> Described:
         dropout_rate=config.get("dropout_rate", T5Config.dropout_rate),
         **{ours: config[theirs] for theirs, ours in _FIELDS.items()},
     )
-    return Described(model, shares_table)
+    return Described(model, shares_table, tuple(unknown))
 
 
 def write(model: T5Config, dtype: str) -> dict[str, Any]:

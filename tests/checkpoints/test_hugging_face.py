@@ -244,6 +244,15 @@ def test_a_setting_that_cannot_be_computed_stops_the_load(tiny):
         checkpoint.variables(tiny)
 
 
+def test_an_unknown_setting_is_warned_of_once(tiny, caplog):
+    change_config(tiny, mystery=1, use_rope=True)
+    load_parameters(checkpoint.hugging_face_model(tiny), str(tiny))
+    assert caplog.messages == [
+        f"'{tiny}/config.json' has settings that are not known here and are taken to change "
+        "nothing: mystery, use_rope."
+    ]
+
+
 def test_a_pickle_is_never_opened(tiny):
     (tiny / "model.safetensors").rename(tiny / "pytorch_model.bin")
     with pytest.raises(ValueError) as error:
