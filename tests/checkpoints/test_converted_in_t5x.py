@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax.core import freeze
 from flax.linen import partitioning as flax_partitioning
+from jax.experimental import pjit
 
 from prompt_tuning import trees
 from prompt_tuning.checkpoints import convert
@@ -16,7 +17,7 @@ from prompt_tuning.model.sizes import T5Config
 if importlib.util.find_spec("t5x") is None:
     pytest.skip("t5x is not installed", allow_module_level=True)
 
-jax.experimental.pjit.PartitionSpec = jax.sharding.PartitionSpec  # jestimator looks for it there
+pjit.PartitionSpec = jax.sharding.PartitionSpec  # jestimator looks for it there
 
 from t5x import checkpoints, partitioning, train_state  # noqa: E402
 
