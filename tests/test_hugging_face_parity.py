@@ -65,8 +65,8 @@ MODELS = {
 BATCH, LENGTH, TARGETS, PROMPT_LENGTH = 2, 150, 7, 6  # beyond the last bucket, 128
 
 
-def new_model(kind, seed=0):
-    """A random model of transformers whose norms are not all ones."""
+def new_model(kind, seed=3):
+    """A random model of transformers whose norms are not all ones; seed 3 writes varied text."""
     name, settings, has_head = MODELS[kind]
     model_class = getattr(transformers, name)
     model = model_class(model_class.config_class(**{**SIZES, **settings})).eval()
