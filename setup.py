@@ -66,6 +66,12 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]>=0.10.2,<0.11"],
         "cuda": ["jax[cuda13]>=0.10.2,<0.11"],
+        "hf": ["huggingface_hub>=0.36,<3"],  # hf:// names; a folder on disk needs nothing
+        "parity": [  # tests/test_hugging_face_parity.py compares with them; nothing imports them
+            "peft==0.21.2",
+            "torch==2.13.0",
+            "transformers==5.23.0",
+        ],
         "test": [
             "beartype>=0.22",
             "ipykernel>=7,<8",

@@ -22,7 +22,8 @@ def load_model(
 
     Args:
       model: a size, such as 't5_1_1_small' (a part of gin/models), or dimensions.
-      checkpoint_path: a T5X checkpoint, local or gs://; 'random' for untrained parameters.
+      checkpoint_path: a T5X checkpoint, local or gs://; a Hugging Face one, a folder or
+        hf://NAME@REVISION; 'random' for untrained parameters.
       vocabulary: 't5', 'mt5', 'byt5' or 'pocket'; None goes by the model's name.
       vocabulary_file: a sentencepiece model on disk; None is the public one.
       dtype: of the parameters, 'float32' or 'bfloat16'.

@@ -12,6 +12,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from prompt_tuning import cli_files
+
 EXIT_USER_ERROR = 2
 
 
@@ -19,7 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-      0; 2 after an error that is explained in a sentence. SIGTERM in training exits with 42.
+      0; 1 if `checkpoint diff` found a difference; 2 after an error that is explained in a
+      sentence. SIGTERM in training exits with 42.
     """
     bindings, rest = _take_bindings(sys.argv[1:] if arguments is None else list(arguments))
     options = _parser().parse_args(rest)
@@ -28,14 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if bindings and not hasattr(options, "gin_file"):
             raise ValueError(f"--gin.{bindings[0]} means nothing to this command.")
-        options.command(options)
+        return options.command(options) or 0
     except (ValueError, FloatingPointError) as error:
         if options.debug:
             raise
         sentence = str(error).split("\n  In call to configurable")[0]  # gin's addition
         print(f"error: {sentence}", file=sys.stderr)
         return EXIT_USER_ERROR
-    return 0
 
 
 def _take_bindings(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -104,8 +106,8 @@ def _parser() -> argparse.ArgumentParser:
     pocket.set_defaults(command=_pocket)
 
     _add_pretrain_command(commands)
-    _add_prompt_commands(commands)
-    _add_checkpoint_commands(commands)
+    cli_files.add_prompt_commands(commands)
+    cli_files.add_checkpoint_commands(commands)
     _add_sweep_commands(commands)
     return parser
 
@@ -145,35 +147,6 @@ def _add_pretrain_command(commands) -> None:
     pretrain.add_argument("--seed", type=int, default=0, help="of parameters and order of text")
     pretrain.set_defaults(command=_pretrain, gin_file=[])
     pretrain.epilog = "--gin.PocketCorpus.documents=100000 and the like set what all stages use"
-
-
-def _add_prompt_commands(commands) -> None:
-    prompt = commands.add_parser("prompt", help="look at a prompt file")
-    actions = prompt.add_subparsers(required=True, metavar="ACTION")
-    show = actions.add_parser("show", help="shape, norm, range and where it comes from")
-    show.add_argument("path")
-    show.set_defaults(command=_prompt_show)
-    neighbors = actions.add_parser("neighbors", help="the nearest vocabulary pieces, by cosine")
-    neighbors.add_argument("path")
-    neighbors.add_argument("--checkpoint", required=True, help="the frozen model's checkpoint")
-    neighbors.add_argument("--vocabulary", default="t5", choices=("t5", "mt5", "byt5", "pocket"))
-    neighbors.add_argument("--vocabulary_file", help="sentencepiece model on disk")
-    neighbors.add_argument("--count", type=int, default=5, help="pieces for each position")
-    neighbors.set_defaults(command=_prompt_neighbors)
-
-
-def _add_checkpoint_commands(commands) -> None:
-    parser = commands.add_parser("checkpoint", help="look into a T5X checkpoint, or make one")
-    actions = parser.add_subparsers(required=True, metavar="ACTION")
-    show = actions.add_parser("show", help="list the parameters by T5X name")
-    show.add_argument("path")
-    show.set_defaults(command=_checkpoint_show)
-    recreate = actions.add_parser("recreate", help="frozen model + prompt -> one T5X checkpoint")
-    recreate.add_argument("--checkpoint", required=True, help="the frozen model")
-    recreate.add_argument("--prompt", required=True, help="the prompt file")
-    recreate.add_argument("--output", required=True, help="folder to write checkpoint_STEP to")
-    recreate.add_argument("--step", type=int, default=0, help="number in the checkpoint's name")
-    recreate.set_defaults(command=_checkpoint_recreate)
 
 
 def _add_sweep_commands(commands) -> None:
@@ -285,46 +258,6 @@ def _pocket(options) -> None:
         difficulty=options.difficulty,
     )
     print(pocket_files.table(found))
-
-
-def _prompt_show(options) -> None:
-    from prompt_tuning.prompts import inspect
-
-    print(inspect.summary(options.path))
-
-
-def _prompt_neighbors(options) -> None:
-    from prompt_tuning.checkpoints import checkpoint
-    from prompt_tuning.data import vocabularies
-    from prompt_tuning.prompts import files, inspect
-
-    prompt = files.load(options.path).prompt
-    vocabulary = vocabularies.family(options.vocabulary).vocabulary
-    vocabularies.use_file(vocabulary, options.vocabulary_file)
-    table = checkpoint.read_variable(options.checkpoint, "token_embedder/embedding")
-    pieces = vocabularies.pieces(options.vocabulary)
-    found = inspect.nearest(prompt, table[: len(pieces)], options.count)
-    for position, row in enumerate(found):
-        listed = "  ".join(f"{pieces[token]} {cosine:.3f}" for token, cosine in row)
-        print(f"{position:4}  {listed}")
-
-
-def _checkpoint_show(options) -> None:
-    from prompt_tuning.checkpoints import checkpoint
-
-    rows = checkpoint.show(options.path)
-    width = max(len(row.path) for row in rows)
-    for row in rows:
-        print(f"{row.path:{width}}  {row.dtype:9} {str(row.shape):16} {row.count:>14,}")
-    print(f"{len(rows)} parameters, {sum(row.count for row in rows):,} numbers")
-
-
-def _checkpoint_recreate(options) -> None:
-    from prompt_tuning.checkpoints import checkpoint
-    from prompt_tuning.prompts import files
-
-    prompt = files.load(options.prompt).prompt
-    print(checkpoint.recreate(options.checkpoint, prompt, options.output, options.step))
 
 
 def _quickstart(options) -> None:

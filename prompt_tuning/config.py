@@ -159,11 +159,16 @@ def _bound(function: Callable[..., Any]) -> Callable[..., Any]:
     return functools.partial(getattr(function, "__wrapped__", function), **settings)
 
 
+def model_names() -> list[str]:
+    """The models that have a part, for `read_model`."""
+    return [Path(file).stem for file in _known_files(roots(), "gin/models")]
+
+
 def read_model(name: str) -> T5Config:
     """Reads the dimensions of a model from its part, without touching gin's state.
 
     Args:
-      name: a file of gin/models, without its ending.
+      name: a file of gin/models, without its ending; or the path of such a file of one's own.
 
     Raises:
       ValueError: no such part; the known ones are listed.
@@ -171,18 +176,27 @@ def read_model(name: str) -> T5Config:
     >>> read_model('t5_1_1_small').emb_dim
     512
     """
-    known = _known_files(roots(), "gin/models")
-    if f"{name}.gin" not in known:
-        names = [Path(file).stem for file in known]
+    if name.endswith(".gin"):
+        path = _find(name, [Path.cwd(), *roots()])
+    elif name in (names := model_names()):
+        path = _find(f"gin/models/{name}.gin", roots())
+    else:
         raise ValueError(f"Unknown model {name!r}{_close(name, names)}. Known: {', '.join(names)}.")
-    path = _find(f"gin/models/{name}.gin", roots())
-    with open(path, encoding="utf-8") as file:
-        bindings = [
-            item
-            for item in config_parser.ConfigParser(file, _Reader())
-            if isinstance(item, config_parser.BindingStatement)
-        ]
-    return T5Config(**{item.arg_name: item.value for item in bindings})
+    try:
+        items = list(config_parser.ConfigParser(path.read_text(encoding="utf-8"), _Reader()))
+    except (SyntaxError, tokenize.TokenError) as error:
+        raise ValueError(f"{str(path)!r} is not gin syntax: {error.args[0]}") from error
+    bindings = [item for item in items if isinstance(item, config_parser.BindingStatement)]
+    fields = dataclasses.fields(T5Config)
+    required = {field.name for field in fields if field.default is dataclasses.MISSING}
+    others = [item for item in bindings if item.selector.rpartition(".")[2] != "T5Config"]
+    settings = {item.arg_name: item.value for item in bindings if item not in others}
+    if others or required - settings.keys() or settings.keys() - {f.name for f in fields}:
+        raise ValueError(
+            f"{str(path)!r} is not the part of a model: it should set every field of T5Config and "
+            f"nothing else, as gin/models/t5_1_1_small.gin does."
+        )
+    return T5Config(**settings)
 
 
 def _find(name: str, folders: Iterable[Path]) -> Path:
@@ -303,10 +317,9 @@ def _check_model(statements: list[Statement]) -> None:
     """A run that names no model's part fails here, not with a list of its dimensions."""
     asks = any(s.name == "Run.model" and "T5Config" in s.references for s in statements)
     if asks and not any(statement.name == "T5Config.vocab_size" for statement in statements):
-        names = ", ".join(Path(file).stem for file in _known_files(roots(), "gin/models"))
         raise ValueError(
             "No model is named. Add one more --gin_file=gin/models/NAME.gin, NAME being one of "
-            f"{names}."
+            f"{', '.join(model_names())}."
         )
 
 

@@ -5,7 +5,7 @@ MACROS = {
     "MIXTURE_OR_TASK_NAME": "seqio task or mixture; `prompt-tuning tasks` lists them",
     "MIXTURE_OR_TASK_MODULE": "Python module that registers the task, or None",
     "TASK_FEATURE_LENGTHS": "longest inputs and targets in tokens, {'inputs': 512, 'targets': 8}",
-    "INITIAL_CHECKPOINT_PATH": "the frozen model: a path, gs://..., 'pocket_s' or 'random'",
+    "INITIAL_CHECKPOINT_PATH": "the frozen model: a path, gs://, hf://, 'pocket_s' or 'random'",
     "DATA_DIR": "prepared TFDS data, see `prompt-tuning data prepare`",
     "VOCABULARY_FILE": "sentencepiece model on disk, or None for the public one",
     "TRAIN_STEPS": "steps to train in all",

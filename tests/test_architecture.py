@@ -15,6 +15,7 @@ LAYERS = [
     {"sweeps", "bridge", "config"},
     {"api"},
     {"quickstart"},
+    {"cli_files"},
     {"cli"},
     {"train"},
 ]
@@ -27,7 +28,12 @@ DOORS = {
     "orbax": {"checkpoints"},
     "tensorstore": {"checkpoints"},
     "msgpack": {"checkpoints"},
-    "safetensors": {"checkpoints", "prompts/files.py"},
+    "safetensors": {"checkpoints", "prompts/files.py", "prompts/peft.py"},
+    "huggingface_hub": {"checkpoints/hugging_face_hub.py"},
+    # what a Hugging Face model or an adapter is compared with, in tests only
+    "torch": {"nowhere"},
+    "transformers": {"nowhere"},
+    "peft": {"nowhere"},
     "t5x": {"bridge"},
     "clu": {"training/report.py"},
     "matplotlib": {"training/plots.py", "sweeps/report.py"},

@@ -23,15 +23,17 @@ import ml_dtypes
 import numpy as np
 
 from prompt_tuning import trees
+from prompt_tuning.checkpoints import hugging_face, hugging_face_hub, pocket, t5x_native, t5x_orbax
 from prompt_tuning.checkpoints import leaves as leaves_lib
-from prompt_tuning.checkpoints import pocket, t5x_native, t5x_orbax
 from prompt_tuning.checkpoints.leaves import Leaf
+from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.prompts.prompt import PROMPT_PATH
 
 _READERS: dict[str, ModuleType] = {
     "T5X": t5x_native,
     "T5X (Orbax)": t5x_orbax,
     "the pocket models' .safetensors": pocket,
+    "Hugging Face (safetensors)": hugging_face,
 }
 _DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 _EMBEDDING = "token_embedder/embedding"
@@ -56,8 +58,9 @@ def find(path: str | os.PathLike) -> str:
 
     Args:
       path: .../checkpoint_1000 with or without a trailing slash, the index file in it,
-        or the folder that holds several of them, of which the newest is taken; or the
-        name of a pocket model, see `pocket.py`.
+        or the folder that holds several of them, of which the newest is taken; a Hugging
+        Face folder; hf://NAME@REVISION, see `hugging_face_hub.py`; or the name of a
+        pocket model, see `pocket.py`.
 
     Raises:
       ValueError: there is no checkpoint, or one that is not read.
@@ -67,7 +70,7 @@ def find(path: str | os.PathLike) -> str:
 
 def variables(path: str | os.PathLike) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """The shape and dtype of every parameter, by T5X name; reads no values."""
-    return {name: (leaf.shape, leaf.dtype) for name, leaf in _leaves(path)[1].items()}
+    return {name: (leaf.shape, leaf.dtype) for name, leaf in leaves(path).items()}
 
 
 def show(path: str | os.PathLike) -> list[Row]:
@@ -96,6 +99,7 @@ def load(
     path: str | os.PathLike,
     expected: Mapping[str, Any],
     *,
+    model: T5Config | None = None,
     dtype: str = "float32",
     new: Iterable[str] = (PROMPT_PATH,),
     ignore: Iterable[str] = (),
@@ -103,8 +107,10 @@ def load(
     """Reads the parameters that a model expects, each or an error.
 
     Args:
-      path: see `find`; local or gs://.
+      path: see `find`; local, gs:// or hf://.
       expected: {T5X name: shape, or anything with a shape}.
+      model: the model that expects them; where the checkpoint tells its settings, as
+        Hugging Face's do, they are compared.
       dtype: 'float32' or 'bfloat16'; each array is cast as it is read.
       new: patterns of expected names that the checkpoint may lack. What is there under
         such a name is read all the same; what is not is left out of the result.
@@ -116,11 +122,14 @@ def load(
 
     Raises:
       ValueError: names or shapes differ (of each kind all are counted and the first eight
-        named), or the checkpoint is damaged.
+        named), or the checkpoint is damaged, or it tells other settings than the model's.
     """
     if dtype not in _DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(map(repr, _DTYPES))}, got {dtype!r}.")
-    folder, found = _leaves(path)
+    folder, reader = _find(os.fspath(path))
+    if model is not None and reader is hugging_face:
+        hugging_face.check_model(folder, model)
+    found = reader.leaves(folder)
     ignored = set(trees.match(found, ignore))
     found = {name: leaf for name, leaf in found.items() if name not in ignored}
     shapes = {name: tuple(getattr(leaf, "shape", leaf)) for name, leaf in expected.items()}
@@ -169,14 +178,29 @@ def recreate(
     return t5x_native.write(out_dir, trees.merge(found, {PROMPT_PATH: prompt}), step)
 
 
+def leaves(path: str | os.PathLike) -> dict[str, Leaf]:
+    """Lists the parameters, by T5X name, to be read one at a time."""
+    return _leaves(path)[1]
+
+
+def hugging_face_model(path: str | os.PathLike) -> T5Config | None:
+    """The dimensions and activations of a Hugging Face checkpoint; other kinds tell none."""
+    folder, reader = _find(os.fspath(path))
+    return hugging_face.read_model(folder) if reader is hugging_face else None
+
+
 def _leaves(path: str | os.PathLike) -> tuple[str, dict[str, Leaf]]:
     folder, reader = _find(os.fspath(path))
     return folder, reader.leaves(folder)
 
 
 def _find(path: str) -> tuple[str, ModuleType]:
-    folder = pocket.find(path) if pocket.is_name(path) else path.rstrip("/") or "/"
-    if os.path.basename(folder) == t5x_native.INDEX_FILE and os.path.isfile(folder):
+    if hugging_face_hub.is_name(path):
+        folder = hugging_face_hub.fetch(path)
+    else:
+        folder = pocket.find(path) if pocket.is_name(path) else path.rstrip("/") or "/"
+    is_index = os.path.basename(folder) == t5x_native.INDEX_FILE and os.path.isfile(folder)
+    if is_index or hugging_face.is_file_of_one(folder):
         folder = os.path.dirname(folder) or "."
     reader = _reader_of(folder)
     if reader is not None:
@@ -200,11 +224,6 @@ def _not_found(folder: str, inside: set[str]) -> str:
     formats = f"Formats read: {', '.join(_READERS)}."
     if not inside:
         return f"There is no checkpoint {folder!r}: no such folder, or an empty one. {formats}"
-    if "config.json" in inside:
-        return (
-            f"{folder!r} is a Hugging Face model, which is not read here. Take the T5X checkpoint "
-            f"of the same model. {formats}"
-        )
     if any(re.search(r"\.ckpt-\d+\.", name) or name == "checkpoint" for name in inside):
         return (
             f"{folder!r} is a TensorFlow checkpoint (of Mesh TensorFlow's T5), which is not read "

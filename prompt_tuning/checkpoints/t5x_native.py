@@ -190,7 +190,7 @@ def _write_leaf(folder: str, path: str, value: Any) -> dict[str, Any]:
         "dtype": array.dtype.name,
         "kvstore": {"driver": "file", "path": name + "/"},
         "metadata": {
-            "chunks": _chunk_shape(array.shape, array.dtype.itemsize),
+            "chunks": chunk_shape(array.shape, array.dtype.itemsize),
             "compressor": {"id": "gzip", "level": 1},
             "shape": list(array.shape),
         },
@@ -200,12 +200,12 @@ def _write_leaf(folder: str, path: str, value: Any) -> dict[str, Any]:
     return description
 
 
-def _chunk_shape(shape: tuple[int, ...], itemsize: int) -> list[int]:
+def chunk_shape(shape: tuple[int, ...], itemsize: int) -> list[int]:
     """Halves, thirds, ... the largest dimension until a chunk is at most 64 MiB.
 
-    >>> _chunk_shape((32128, 512), 4)
+    >>> chunk_shape((32128, 512), 4)
     [32128, 512]
-    >>> _chunk_shape((32128, 4096), 4)
+    >>> chunk_shape((32128, 4096), 4)
     [4016, 4096]
     """
     chunk = list(shape)

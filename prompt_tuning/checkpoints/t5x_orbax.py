@@ -15,20 +15,28 @@ database.
 
 import ast
 import json
+import os
+import shutil
+import time
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import tensorstore
 from flax import serialization
 
 from prompt_tuning import trees
 from prompt_tuning.checkpoints import leaves as leaves_lib
 from prompt_tuning.checkpoints.leaves import Leaf
+from prompt_tuning.checkpoints.t5x_native import chunk_shape
 
 _STATE = "state"
 _METADATA = "_METADATA"
 _EARLY_METADATA = "checkpoint"
 _DATABASE = "manifest.ocdbt"
 _PLACEHOLDER = "PLACEHOLDER://"
+_HANDLER = "orbax.checkpoint._src.handlers.pytree_checkpoint_handler.PyTreeCheckpointHandler"
+_DICT_KEY = 2  # Orbax's number for a key of a dict
 
 
 def recognises(folder: str) -> bool:
@@ -103,3 +111,92 @@ def _early_names(state: str) -> dict[str, str]:
             f"a checkpoint cannot be read. Save it again with a newer T5X."
         )
     return {name: leaf.removeprefix(_PLACEHOLDER) for name, leaf in flat.items()}
+
+
+def write(folder: str | os.PathLike, flat: Mapping[str, Any], step: int) -> str:
+    """Writes parameters as T5X and Orbax do, whole or not at all.
+
+    Orbax itself would hold them all in memory; this reads and writes one at a time. As in
+    `t5x_native.write` there is no optimizer state but the step.
+
+    Args:
+      folder: the local folder to make checkpoint_STEP in.
+      flat: {path: array, or a `Leaf` that is read when its turn comes}, T5X names.
+      step: the number in the name.
+
+    Returns:
+      The checkpoint's path.
+
+    Raises:
+      ValueError: the checkpoint exists already, or there is nothing to write.
+    """
+    final = os.path.join(os.path.abspath(folder), f"checkpoint_{step}")
+    if os.path.exists(final):
+        raise ValueError(
+            f"{final!r} exists already. Choose another folder or step, or remove it first."
+        )
+    if not flat:
+        raise ValueError(f"There are no parameters to write to {final!r}.")
+    temporary = f"{final}.tmp-{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    state = os.path.join(temporary, _STATE)
+    os.makedirs(state)
+    started = time.time_ns()
+    try:
+        tree = {("state", "step"): np.asarray(step, np.int32)}
+        tree |= {("target", *path.split("/")): flat[path] for path in sorted(flat)}
+        described = {str(keys): _write_leaf(state, keys, value) for keys, value in tree.items()}
+        metadata = {
+            "tree_metadata": described,
+            "use_ocdbt": True,
+            "use_zarr3": False,
+            "store_array_data_equal_to_fill_value": True,
+            "custom_metadata": None,
+        }
+        _write_json(os.path.join(state, _METADATA), metadata)
+        outer = {
+            "item_handlers": {_STATE: _HANDLER},
+            "metrics": {},
+            "performance_metrics": {},
+            "init_timestamp_nsecs": started,
+            "commit_timestamp_nsecs": time.time_ns(),
+            "custom_metadata": {},
+        }
+        _write_json(os.path.join(temporary, "_CHECKPOINT_METADATA"), outer)
+        os.rename(temporary, final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return final
+
+
+def _write_leaf(state: str, keys: tuple[str, ...], value: Any) -> dict[str, Any]:
+    """Writes one array into the database and returns what _METADATA says of it."""
+    array = np.asarray(value.read() if isinstance(value, Leaf) else value)
+    base = leaves_lib.store_spec(state)
+    spec = {
+        "driver": "zarr",
+        "dtype": array.dtype.name,
+        "kvstore": {"driver": "ocdbt", "base": base, "path": ".".join(keys) + "/"},
+        "metadata": {
+            "chunks": chunk_shape(array.shape, array.dtype.itemsize),
+            "compressor": {"id": "zstd", "level": 1},
+            "shape": list(array.shape),
+        },
+    }
+    tensorstore.open(spec, create=True).result().write(array).result()
+    return {
+        "key_metadata": [{"key": key, "key_type": _DICT_KEY} for key in keys],
+        "value_metadata": {
+            "value_type": "np.ndarray",  # else Orbax wants to be told a sharding
+            "skip_deserialize": False,
+            "write_shape": list(array.shape),
+        },
+    }
+
+
+def _write_json(path: str, content: Mapping[str, Any]) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(content, file)
+        file.flush()
+        os.fsync(file.fileno())

@@ -37,7 +37,8 @@ class PromptMetadata:
 
     Attributes:
       model: name of the frozen model, 't5_1_1_small'.
-      model_fingerprint: of the frozen model's parameters, see `trees.fingerprint`.
+      model_fingerprint: of the frozen model's parameters, see `trees.fingerprint`; empty
+        where another tool made the prompt and nobody took it.
       length: P, the number of vectors.
       width: H, the model's width.
       task: the task or mixture it was trained on.
@@ -97,24 +98,39 @@ def save(path: str | os.PathLike, prompt: Any, metadata: PromptMetadata) -> tupl
       ValueError: the array is no prompt, or the metadata tell another shape.
     """
     name = _without_suffix(path)
-    prompt = np.ascontiguousarray(_checked(prompt, f"the prompt to save as {name!r}"), np.float32)
+    prompt = np.ascontiguousarray(checked(prompt, f"the prompt to save as {name!r}"), np.float32)
     if (metadata.length, metadata.width) != prompt.shape:
         raise ValueError(
             f"The metadata of {name!r} tell a prompt of {metadata.length} vectors of width "
             f"{metadata.width}, but the prompt is {prompt.shape[0]} of width {prompt.shape[1]}."
         )
-    header = {
-        field: value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=float)
-        for field, value in _as_dict(metadata).items()
-    }
     npy = io.BytesIO()
     np.save(npy, prompt, allow_pickle=False)
     os.makedirs(os.path.dirname(os.path.abspath(name)), exist_ok=True)
     _write_atomically(name + ".npy", npy.getvalue())
     _write_atomically(
-        name + ".safetensors", safetensors.numpy.save({_TENSOR: prompt}, metadata=header)
+        name + ".safetensors", safetensors.numpy.save({_TENSOR: prompt}, metadata=header(metadata))
     )
     return name + ".safetensors", name + ".npy"
+
+
+def check_free(path: str | os.PathLike) -> None:
+    """Refuses a NAME under which there is a prompt already.
+
+    Raises:
+      ValueError: names the file.
+    """
+    taken = [_without_suffix(path) + suffix for suffix in SUFFIXES]
+    for file in filter(os.path.exists, taken):
+        raise ValueError(f"{file!r} exists already. Choose another name, or remove it first.")
+
+
+def header(metadata: PromptMetadata) -> dict[str, str]:
+    """Writes metadata as text, as they stand in the header of a file."""
+    return {
+        field: value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=float)
+        for field, value in _as_dict(metadata).items()
+    }
 
 
 def load(path: str | os.PathLike) -> PromptFile:
@@ -132,7 +148,7 @@ def load(path: str | os.PathLike) -> PromptFile:
     path = _find(os.fspath(path))
     is_safetensors = path.endswith(".safetensors")
     array, metadata = _load_safetensors(path) if is_safetensors else _load_npy(path)
-    prompt = _checked(array, f"{path!r}")
+    prompt = checked(array, f"{path!r}")
     if metadata is not None and (metadata.length, metadata.width) != prompt.shape:
         raise ValueError(
             f"{path!r} contradicts itself: its metadata tell {metadata.length} vectors of width "
@@ -151,7 +167,8 @@ def check_fits(
 ) -> None:
     """Refuses a prompt that was made for another model.
 
-    A prompt without metadata (.npy) can only be checked for its width.
+    A prompt without metadata (.npy) or without a fingerprint (imported from peft) can only
+    be checked for its width.
 
     Args:
       prompt_file: what `load` returned.
@@ -171,7 +188,9 @@ def check_fits(
             f"another width: choose that model, or a prompt trained with {model_name}."
         )
     metadata = prompt_file.metadata
-    if metadata is None or metadata.model_fingerprint == fingerprint or allow_other_model:
+    if metadata is None or not metadata.model_fingerprint or allow_other_model:
+        return
+    if metadata.model_fingerprint == fingerprint:
         return
     raise ValueError(
         f"The prompt {prompt_file.path!r} was made for {made_for}, but the model given is "
@@ -183,8 +202,10 @@ def check_fits(
 
 def _origin(prompt_file: PromptFile) -> str:
     metadata = prompt_file.metadata
-    if metadata is None:
+    if metadata is None or not metadata.model:
         return "a model that the file does not name"
+    if not metadata.model_fingerprint:
+        return metadata.model
     return f"{metadata.model} with fingerprint {metadata.model_fingerprint}"
 
 
@@ -226,7 +247,7 @@ def _load_npy(path: str) -> tuple[np.ndarray, None]:
 def _load_safetensors(path: str) -> tuple[np.ndarray, PromptMetadata | None]:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            names, header = list(file.keys()), file.metadata()
+            names, found = list(file.keys()), file.metadata()
             array = file.get_tensor(_TENSOR) if _TENSOR in names else None
     except (safetensors.SafetensorError, OSError, TypeError) as error:
         raise ValueError(
@@ -238,13 +259,17 @@ def _load_safetensors(path: str) -> tuple[np.ndarray, PromptMetadata | None]:
             f"{path!r} is no prompt file: it should hold one tensor named {_TENSOR!r}, it holds "
             f"{', '.join(sorted(names)[:5]) or 'nothing'}."
         )
-    return array, _metadata_from(path, header)
+    return array, read_header(path, found)
 
 
-def _metadata_from(path: str, header: Mapping[str, str] | None) -> PromptMetadata | None:
-    """Reads the header; a file of another tool has none of our names and counts as bare."""
+def read_header(path: str, found: Mapping[str, str] | None) -> PromptMetadata | None:
+    """Reads a header; a file of another tool has none of our names and counts as bare.
+
+    Raises:
+      ValueError: it has some of our names, but not as `header` writes them.
+    """
     fields = {field.name: field for field in dataclasses.fields(PromptMetadata)}
-    known = {name: text for name, text in (header or {}).items() if name in fields}
+    known = {name: text for name, text in (found or {}).items() if name in fields}
     if not known:
         return None
     try:
@@ -266,7 +291,12 @@ def _as_dict(metadata: PromptMetadata) -> dict[str, Any]:
     return {name: dict(v) if isinstance(v, Mapping) else v for name, v in values.items()}
 
 
-def _checked(array: Any, whose: str) -> np.ndarray:
+def checked(array: Any, whose: str) -> np.ndarray:
+    """Returns a prompt [P, H] as it is.
+
+    Raises:
+      ValueError: the array is none; `whose` names it in the message.
+    """
     array = np.asarray(array)
     if array.ndim != 2 or 0 in array.shape:
         raise ValueError(

@@ -28,7 +28,8 @@ def summary(path: str) -> str:
     metrics = ", ".join(f"{name} {value:.2f}" for name, value in metadata.dev_metrics.items())
     versions = ", ".join(f"{name} {version}" for name, version in metadata.versions.items())
     lines += [
-        f"model    {metadata.model}, fingerprint {metadata.model_fingerprint}",
+        f"model    {metadata.model or 'not said'}, fingerprint "
+        f"{metadata.model_fingerprint or 'not said'}",
         f"task     {metadata.task}, step {metadata.step:,}, dev: {metrics or 'not measured'}",
         f"made     {metadata.created} with {versions}",
     ]

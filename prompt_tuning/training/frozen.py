@@ -72,7 +72,7 @@ def load_parameters(config: T5Config, path: str, *, dtype: str = "float32") -> t
     """
     name, _, seed = path.partition(":")
     if name not in (RANDOM_WEIGHTS, RANDOM_REPEATS):
-        arrays = checkpoint.load(path, parameter_shapes(config), dtype=dtype)
+        arrays = checkpoint.load(path, parameter_shapes(config), model=config, dtype=dtype)
         return {name: jax.numpy.asarray(arrays.pop(name)) for name in list(arrays)}
     if seed and not seed.isdecimal():
         raise ValueError(f"Random weights are asked for as 'random' or 'random:7'; got {path!r}.")
@@ -122,7 +122,9 @@ class FrozenT5:
         Raises:
           ValueError: says which model the prompt was made for.
         """
-        compares = prompt.metadata is not None and not allow_other_model
+        metadata = prompt.metadata
+        known = metadata is not None and metadata.model_fingerprint
+        compares = known and not allow_other_model
         files.check_fits(
             prompt,
             width=self.config.emb_dim,

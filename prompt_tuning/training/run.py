@@ -28,8 +28,9 @@ class Run:
 
     Attributes:
       model: dimensions of the T5, and its dropout in training [DROPOUT_RATE].
-      initial_checkpoint_path: where its parameters come from, a local path or gs://
-        [INITIAL_CHECKPOINT_PATH], or a pocket model's name; 'random' or 'random:SEED' draws them.
+      initial_checkpoint_path: where its parameters come from, a local path (T5X's or Hugging
+        Face's), gs:// or hf://NAME@REVISION [INITIAL_CHECKPOINT_PATH], or a pocket model's
+        name; 'random' or 'random:SEED' draws them.
       param_dtype: how the frozen parameters are kept, 'float32' or 'bfloat16'.
       task: a seqio task or mixture [MIXTURE_OR_TASK_NAME].
       task_module: a Python module that registers it [MIXTURE_OR_TASK_MODULE].

@@ -162,8 +162,6 @@ def test_recreate_joins_a_prompt_to_a_frozen_model(tmp_path):
 def test_other_places_are_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match=r"no checkpoint '.*nowhere': no such folder"):
         checkpoint.load(tmp_path / "nowhere", {})
-    with pytest.raises(ValueError, match="is a Hugging Face model, which is not read"):
-        checkpoint.load(PARITY / "hf_tiny" / "model", {})
     with pytest.raises(ValueError, match="is not a checkpoint, .* it holds .*native"):
         checkpoint.load(TINY, {})
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-1000"')

@@ -4,6 +4,7 @@ import json
 import pathlib
 import shutil
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -12,6 +13,7 @@ from flax import serialization
 
 from prompt_tuning import trees
 from prompt_tuning.checkpoints import t5x_orbax
+from prompt_tuning.checkpoints.leaves import Leaf
 
 PARITY = pathlib.Path(__file__).parents[1] / "data" / "parity" / "t5x_tiny"
 ORBAX = PARITY / "orbax" / "checkpoint_3"
@@ -113,3 +115,57 @@ def test_a_state_without_parameters(copy):
     (copy / "state" / "_METADATA").write_text('{"tree_metadata": {"(\'step\',)": {}}}')
     with pytest.raises(ValueError, match="nothing in it is named 'target'"):
         t5x_orbax.leaves(str(copy))
+
+
+def test_orbax_reads_what_is_written(tmp_path):
+    arrays = vector_parameters()
+    leaves = {path: Leaf(a.shape, a.dtype, a.copy) for path, a in arrays.items()}
+    folder = t5x_orbax.write(tmp_path, leaves, 1200)
+    assert folder == str(tmp_path / "checkpoint_1200")
+    assert_reads_the_vector(folder)
+    theirs = ocp.PyTreeCheckpointHandler().restore(epath.Path(folder) / "state")
+    assert int(theirs["state"]["step"]) == 1200
+    read = trees.flatten(theirs["target"])
+    assert read.keys() == arrays.keys()
+    for path, array in arrays.items():
+        np.testing.assert_array_equal(read[path], array, err_msg=path)
+
+
+def test_orbax_reads_it_as_t5x_asks(tmp_path):
+    """With the abstract tree, as jax.Arrays, through the composite handler."""
+    arrays = vector_parameters()
+    folder = t5x_orbax.write(tmp_path, arrays, 5)
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = {
+        "state": {"step": jax.ShapeDtypeStruct((), np.int32, sharding=here)},
+        "target": trees.unflatten(
+            {
+                path: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=here)
+                for path, array in arrays.items()
+            }
+        ),
+    }
+    arguments = ocp.checkpoint_utils.construct_restore_args(abstract)
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler("state")) as checkpointer:
+        theirs = checkpointer.restore(
+            folder,
+            ocp.args.Composite(state=ocp.args.PyTreeRestore(abstract, restore_args=arguments)),
+        )["state"]
+    for path, array in trees.flatten(theirs["target"]).items():
+        assert isinstance(array, jax.Array)
+        np.testing.assert_array_equal(array, arrays[path], err_msg=path)
+
+
+def test_a_write_appears_whole_or_not_at_all(tmp_path):
+    t5x_orbax.write(tmp_path, {"a": np.ones(2)}, 1)
+    with pytest.raises(ValueError, match="checkpoint_1' exists already"):
+        t5x_orbax.write(tmp_path, {"a": np.ones(2)}, 1)
+    with pytest.raises(ValueError, match="no parameters to write"):
+        t5x_orbax.write(tmp_path, {}, 2)
+
+    def fail():
+        raise ValueError("damaged")
+
+    with pytest.raises(ValueError, match="damaged"):
+        t5x_orbax.write(tmp_path, {"a": np.ones(2), "b": Leaf((1,), np.float32, fail)}, 3)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_1"]

@@ -1,4 +1,7 @@
-"""Greedy decoding equals what transformers and peft stored for their tiny T5 and two prompts."""
+"""Logits and greedy decoding equal what transformers and peft stored for their tiny T5 and prompts.
+
+The model is read by checkpoints/hugging_face.py, the adapters by prompts/peft.py.
+"""
 
 import functools
 import json
@@ -6,14 +9,15 @@ import json
 import jax
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 from prompt_tuning import trees
+from prompt_tuning.checkpoints import checkpoint
 from prompt_tuning.model.decoding import generate
 from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.model.transformer import Transformer
+from prompt_tuning.prompts import peft
 from prompt_tuning.prompts.prompt import PROMPT_PATH, soft_prompt_hooks
-from tests.hf_names import to_t5x
+from prompt_tuning.training.frozen import load_parameters
 
 CONFIG = T5Config(
     name="hf_tiny",
@@ -42,11 +46,7 @@ def vectors(folder):
 
 @pytest.fixture(scope="module")
 def flat_params(folder):
-    params = to_t5x(load_file(folder / "model/model.safetensors"))
-    # The logits share the embedding table but, unlike T5 1.0's, are not divided by sqrt(H).
-    config = json.loads((folder / "model/config.json").read_text())
-    assert config["tie_word_embeddings"] and not config["scale_decoder_outputs"]
-    return {**params, "decoder/logits_dense/kernel": params["token_embedder/embedding"].T}
+    return load_parameters(CONFIG, str(folder / "model"))
 
 
 @functools.partial(jax.jit, static_argnames="model")
@@ -67,19 +67,19 @@ def assert_parity(model, flat, vectors, suffix):
     np.testing.assert_array_equal(decoded.tokens[:, 0], vectors[f"greedy{suffix}"][:, 1:])
 
 
-def test_without_a_prompt(flat_params, vectors):
+def test_without_a_prompt(flat_params, vectors, folder):
+    # The logits share the embedding table but, unlike T5 1.0's, are not divided by sqrt(H).
+    config = json.loads((folder / "model/config.json").read_text())
+    assert config["tie_word_embeddings"] and not config["scale_decoder_outputs"]
+    assert checkpoint.variables(folder / "model")["decoder/logits_dense/kernel"][0] == (32, 128)
     assert_parity(Transformer(CONFIG), flat_params, vectors, "")
 
 
-def test_with_the_prompt_of_a_peft_adapter(flat_params, vectors, folder):
-    adapter = load_file(folder / "adapter_encoder_only/adapter_model.safetensors")
-    flat = {**flat_params, PROMPT_PATH: adapter["prompt_embeddings"]}
-    assert_parity(PROMPTED, flat, vectors, "_adapter_encoder_only")
-
-
-def test_peft_uses_only_the_encoder_half_of_a_default_adapter(flat_params, vectors, folder):
-    adapter = load_file(folder / "adapter_default/adapter_model.safetensors")
-    prompt = adapter["prompt_embeddings"]
-    assert prompt.shape == (2 * PROMPT_LENGTH, 32)  # for the encoder, then for the decoder
-    flat = {**flat_params, PROMPT_PATH: prompt[:PROMPT_LENGTH]}
-    assert_parity(PROMPTED, flat, vectors, "_adapter_default")
+# peft's default trains rows for the decoder, too; only the first P act.
+@pytest.mark.parametrize(("kind", "rows"), [("encoder_only", 6), ("default", 12)])
+def test_with_the_prompt_of_a_peft_adapter(kind, rows, flat_params, vectors, folder):
+    adapter = folder / f"adapter_{kind}"
+    assert f'"shape":[{rows},32]' in (adapter / "adapter_model.safetensors").read_text("latin1")
+    prompt = peft.read(adapter).prompt
+    assert prompt.shape == (PROMPT_LENGTH, 32)
+    assert_parity(PROMPTED, {**flat_params, PROMPT_PATH: prompt}, vectors, f"_adapter_{kind}")

@@ -1,0 +1,108 @@
+"""Safetensors files one tensor at a time: listed without reading, written without holding all.
+
+The library writes only what lies in memory whole, and its numpy side knows no bfloat16.
+The format is small: the length of a JSON header in 8 bytes, the header, then the values.
+
+    {"shared.weight": {"dtype": "F32", "shape": [32128, 768], "data_offsets": [0, 98697216]},
+     "__metadata__": {"format": "pt"}}
+"""
+
+import functools
+import json
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import safetensors
+
+from prompt_tuning.checkpoints.leaves import Leaf
+
+DTYPES = {
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F32": np.dtype(np.float32),
+}
+_LENGTH_BYTES = 8
+_METADATA = "__metadata__"
+
+
+def leaves(path: str) -> dict[str, Leaf]:
+    """Lists the tensors of a file without reading them.
+
+    Raises:
+      ValueError: the file is damaged, or holds other than floating numbers of 16 or 32 bits.
+    """
+    try:
+        with safetensors.safe_open(path, framework="numpy"):
+            pass  # it has checked the header against the file
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+            header = json.loads(file.read(length))
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"{path!r} is cut short or damaged ({error}). Copy it anew.") from error
+    header.pop(_METADATA, None)
+    wrong = sorted({tensor["dtype"] for tensor in header.values()} - DTYPES.keys())
+    if wrong:
+        raise ValueError(f"{path!r} holds {', '.join(wrong)}; {', '.join(DTYPES)} are read.")
+    start = _LENGTH_BYTES + length
+    found = {}
+    for name, tensor in header.items():
+        shape, dtype = tuple(tensor["shape"]), DTYPES[tensor["dtype"]]
+        offset = start + tensor["data_offsets"][0]
+        found[name] = Leaf(shape, dtype, functools.partial(_read, path, shape, dtype, offset))
+    return found
+
+
+def _read(path: str, shape: tuple[int, ...], dtype: np.dtype, offset: int) -> np.ndarray:
+    count = math.prod(shape) * dtype.itemsize
+    values = np.fromfile(path, np.uint8, count, offset=offset)
+    if values.size != count:
+        raise ValueError(f"{path!r} was cut short while it was read. Copy it anew.")
+    return values.view(dtype).reshape(shape)
+
+
+def write(path: str, tensors: Mapping[str, Leaf], metadata: Mapping[str, str]) -> None:
+    """Writes a file, reading one tensor at a time.
+
+    Args:
+      path: is overwritten.
+      tensors: by name, in the order in which they are to lie.
+      metadata: text for the header; {'format': 'pt'} is what transformers looks for.
+
+    Raises:
+      ValueError: a tensor is of another type than can be written.
+    """
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    header: dict[str, Any] = {_METADATA: dict(metadata)}
+    end = 0
+    for name, leaf in tensors.items():
+        if leaf.dtype not in names:
+            raise ValueError(f"{name} is {leaf.dtype}; {', '.join(map(str, names))} are written.")
+        start, end = end, end + nbytes(leaf)
+        header[name] = {
+            "dtype": names[leaf.dtype],
+            "shape": list(leaf.shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _LENGTH_BYTES)  # so that the values are aligned
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(_LENGTH_BYTES, "little") + text)
+        for name, leaf in tensors.items():
+            array = np.ascontiguousarray(leaf.read())
+            assert (array.shape, array.dtype) == (leaf.shape, leaf.dtype), name
+            file.write(array.reshape(-1).view(np.uint8).data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def nbytes(leaf: Leaf) -> int:
+    """Bytes that a tensor takes in a file.
+
+    >>> nbytes(Leaf((3, 2), np.dtype(np.float16), None))
+    12
+    """
+    return math.prod(leaf.shape) * leaf.dtype.itemsize

@@ -1,0 +1,155 @@
+"""The commands on files: `prompt-tuning prompt ...` and `prompt-tuning checkpoint ...`."""
+
+EXIT_DIFFERENT = 1  # as of diff(1)
+
+
+def add_prompt_commands(commands) -> None:
+    """Adds `prompt show | neighbors | export | import`."""
+    prompt = commands.add_parser("prompt", help="look at a prompt file, or carry it to and fro")
+    actions = prompt.add_subparsers(required=True, metavar="ACTION")
+    show = actions.add_parser("show", help="shape, norm, range and where it comes from")
+    show.add_argument("path")
+    show.set_defaults(command=_prompt_show)
+    neighbors = actions.add_parser("neighbors", help="the nearest vocabulary pieces, by cosine")
+    neighbors.add_argument("path")
+    neighbors.add_argument("--checkpoint", required=True, help="the frozen model's checkpoint")
+    neighbors.add_argument("--vocabulary", default="t5", choices=("t5", "mt5", "byt5", "pocket"))
+    neighbors.add_argument("--vocabulary_file", help="sentencepiece model on disk")
+    neighbors.add_argument("--count", type=int, default=5, help="pieces for each position")
+    neighbors.set_defaults(command=_prompt_neighbors)
+    export = actions.add_parser("export", help="prompt file -> adapter of peft")
+    export.add_argument("path", help="the prompt file")
+    export.add_argument("folder", help="to make; PeftModel.from_pretrained opens it")
+    export.add_argument("--format", required=True, choices=("peft",))
+    export.add_argument("--base_model", metavar="NAME", help="its Hugging Face model, for peft")
+    export.set_defaults(command=_prompt_export)
+    take = actions.add_parser("import", help="adapter of peft -> prompt file")
+    take.add_argument("folder", help="with adapter_config.json and adapter_model.safetensors")
+    take.add_argument("path", help="NAME; NAME.safetensors and NAME.npy are written")
+    take.set_defaults(command=_prompt_import)
+
+
+def add_checkpoint_commands(commands) -> None:
+    """Adds `checkpoint show | recreate | convert | diff`."""
+    parser = commands.add_parser("checkpoint", help="look into checkpoints, or make one")
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    show = actions.add_parser("show", help="list the parameters by T5X name")
+    show.add_argument("path")
+    show.set_defaults(command=_checkpoint_show)
+    recreate = actions.add_parser("recreate", help="frozen model + prompt -> one T5X checkpoint")
+    recreate.add_argument("--checkpoint", required=True, help="the frozen model")
+    recreate.add_argument("--prompt", required=True, help="the prompt file")
+    recreate.add_argument("--output", required=True, help="folder to write checkpoint_STEP to")
+    recreate.add_argument("--step", type=int, default=0, help="number in the checkpoint's name")
+    recreate.set_defaults(command=_checkpoint_recreate)
+    convert = actions.add_parser("convert", help="T5X, T5X (Orbax), Hugging Face: any into any")
+    convert.add_argument("source", help="a path, gs://..., hf://NAME@REVISION or pocket_s")
+    convert.add_argument("target", help="folder to make, or to make checkpoint_STEP in")
+    convert.add_argument("--format", required=True, choices=("t5x", "orbax", "hf"))
+    convert.add_argument(
+        "--model", help="for hf: what it is, t5_1_1_base or a gin file; else found by its shapes"
+    )
+    convert.add_argument("--step", type=int, help="for t5x and orbax; default: the source's, or 0")
+    convert.add_argument("--drop_prompt", action="store_true", help="leave out the prompt in it")
+    convert.set_defaults(command=_checkpoint_convert)
+    diff = actions.add_parser("diff", help="which parameters differ; exits with 1 if any does")
+    diff.add_argument("a")
+    diff.add_argument("b")
+    diff.set_defaults(command=_checkpoint_diff)
+
+
+def _prompt_show(options) -> None:
+    from prompt_tuning.prompts import inspect
+
+    print(inspect.summary(options.path))
+
+
+def _prompt_neighbors(options) -> None:
+    from prompt_tuning.checkpoints import checkpoint
+    from prompt_tuning.data import vocabularies
+    from prompt_tuning.prompts import files, inspect
+
+    prompt = files.load(options.path).prompt
+    vocabulary = vocabularies.family(options.vocabulary).vocabulary
+    vocabularies.use_file(vocabulary, options.vocabulary_file)
+    table = checkpoint.read_variable(options.checkpoint, "token_embedder/embedding")
+    pieces = vocabularies.pieces(options.vocabulary)
+    found = inspect.nearest(prompt, table[: len(pieces)], options.count)
+    for position, row in enumerate(found):
+        listed = "  ".join(f"{pieces[token]} {cosine:.3f}" for token, cosine in row)
+        print(f"{position:4}  {listed}")
+
+
+def _prompt_export(options) -> None:
+    from prompt_tuning.prompts import files, peft
+
+    prompt = files.load(options.path)
+    folder = peft.export(prompt, options.folder, base_model=options.base_model)
+    print(f"written to {folder}")
+
+
+def _prompt_import(options) -> None:
+    from prompt_tuning.prompts import files, peft
+
+    found = peft.read(options.folder)
+    files.check_free(options.path)
+    for path in files.save(options.path, found.prompt, found.metadata):
+        print(f"written to {path}")
+
+
+def _checkpoint_show(options) -> None:
+    from prompt_tuning.checkpoints import checkpoint
+
+    rows = checkpoint.show(options.path)
+    width = max(len(row.path) for row in rows)
+    for row in rows:
+        print(f"{row.path:{width}}  {row.dtype:9} {str(row.shape):16} {row.count:>14,}")
+    print(f"{len(rows)} parameters, {sum(row.count for row in rows):,} numbers")
+
+
+def _checkpoint_recreate(options) -> None:
+    from prompt_tuning.checkpoints import checkpoint
+    from prompt_tuning.prompts import files
+
+    prompt = files.load(options.prompt).prompt
+    print(checkpoint.recreate(options.checkpoint, prompt, options.output, options.step))
+
+
+def _checkpoint_convert(options) -> None:
+    from prompt_tuning.checkpoints import convert
+
+    if options.format != "hf" and options.model is not None:
+        raise ValueError("--model says what to write into a config.json; only --format hf has one.")
+    if options.format == "hf" and options.step is not None:
+        raise ValueError("--step is for t5x and orbax; a Hugging Face folder has no step.")
+    models = {}
+    if options.format == "hf":
+        from prompt_tuning import config
+
+        models["model"] = config.read_model(options.model) if options.model else None
+        models["known_models"] = map(config.read_model, config.model_names())
+    written = convert.convert(
+        options.source,
+        options.target,
+        options.format,
+        **models,
+        step=options.step,
+        drop_prompt=options.drop_prompt,
+    )
+    print(f"written to {written}")
+
+
+def _checkpoint_diff(options) -> int:
+    from prompt_tuning.checkpoints import convert
+
+    found = convert.compare(options.a, options.b)
+    for path in found.only_in_a:
+        print(f"only in A  {path}")
+    for path in found.only_in_b:
+        print(f"only in B  {path}")
+    for path, (a, b) in found.shape.items():
+        print(f"shape      {path}  {list(a)} in A, {list(b)} in B")
+    for path, largest in found.value.items():
+        print(f"value      {path}  by {largest:.3g} at most")
+    print(found.summary)
+    return EXIT_DIFFERENT if found.different else 0
