@@ -4,19 +4,16 @@ EXIT_DIFFERENT = 1  # as of diff(1)
 
 
 def add_prompt_commands(commands) -> None:
-    """Adds `prompt show | neighbors | export | import`."""
+    """Adds `prompt show | export | import`."""
     prompt = commands.add_parser("prompt", help="look at a prompt file, or carry it to and fro")
     actions = prompt.add_subparsers(required=True, metavar="ACTION")
-    show = actions.add_parser("show", help="shape, norm, range and where it comes from")
+    show = actions.add_parser("show", help="shape, norm, range, origin and nearest pieces")
     show.add_argument("path")
+    show.add_argument("--checkpoint", help="the frozen model's, for the nearest vocabulary pieces")
+    show.add_argument("--vocabulary", default="t5", choices=("t5", "mt5", "byt5", "pocket"))
+    show.add_argument("--vocabulary_file", help="sentencepiece model on disk")
+    show.add_argument("--count", type=int, default=5, help="pieces for each position, by cosine")
     show.set_defaults(command=_prompt_show)
-    neighbors = actions.add_parser("neighbors", help="the nearest vocabulary pieces, by cosine")
-    neighbors.add_argument("path")
-    neighbors.add_argument("--checkpoint", required=True, help="the frozen model's checkpoint")
-    neighbors.add_argument("--vocabulary", default="t5", choices=("t5", "mt5", "byt5", "pocket"))
-    neighbors.add_argument("--vocabulary_file", help="sentencepiece model on disk")
-    neighbors.add_argument("--count", type=int, default=5, help="pieces for each position")
-    neighbors.set_defaults(command=_prompt_neighbors)
     export = actions.add_parser("export", help="prompt file -> adapter of peft")
     export.add_argument("path", help="the prompt file")
     export.add_argument("folder", help="to make; PeftModel.from_pretrained opens it")
@@ -62,9 +59,11 @@ def _prompt_show(options) -> None:
     from prompt_tuning.prompts import inspect
 
     print(inspect.summary(options.path))
+    if options.checkpoint is not None:
+        _print_nearest_pieces(options)
 
 
-def _prompt_neighbors(options) -> None:
+def _print_nearest_pieces(options) -> None:
     from prompt_tuning.checkpoints import checkpoint
     from prompt_tuning.data import vocabularies
     from prompt_tuning.prompts import files, inspect

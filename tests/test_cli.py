@@ -82,7 +82,7 @@ def test_eval_and_infer_from_the_runs_own_configuration(trained, tmp_path, capsy
     assert "2 predictions" in capsys.readouterr().out
 
 
-def test_prompt_show_and_neighbors(trained, checkpoint, tmp_path, capsys):
+def test_prompt_show_with_and_without_a_model(trained, checkpoint, tmp_path, capsys):
     folder, _ = trained
     assert main(["prompt", "show", f"{folder}/prompts/best"]) == 0
     assert "4 vectors of width 16" in capsys.readouterr().out
@@ -92,15 +92,15 @@ def test_prompt_show_and_neighbors(trained, checkpoint, tmp_path, capsys):
     assert (
         main(
             [
-                "prompt", "neighbors", f"{tmp_path}/p.npy", f"--checkpoint={checkpoint}",
+                "prompt", "show", f"{tmp_path}/p.npy", f"--checkpoint={checkpoint}",
                 "--vocabulary=byt5", "--count=2",
             ]
         )
         == 0
     )  # fmt: skip
-    rows = capsys.readouterr().out.splitlines()
-    assert len(rows) == 2
-    assert len(rows[0].split()) == 5  # the position, and two pieces with their cosines
+    *summary, first, _ = capsys.readouterr().out.splitlines()
+    assert summary[1] == "shape    2 vectors of width 64"
+    assert len(first.split()) == 5  # the position, and two pieces with their cosines
 
 
 def test_checkpoint_show_lists_t5x_names(checkpoint, capsys):
