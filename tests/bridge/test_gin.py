@@ -113,7 +113,7 @@ def test_the_settings_of_a_run_are_the_papers(resolve):
     assert model._loss_normalizing_factor is None
     assert (settings.decay_rate, settings.weight_decay_rate, settings.step_offset) == (0.8, 1e-5, 0)
     assert not settings.multiply_by_parameter_scale
-    assert not settings.factored
+    assert settings.factored
     assert gin.query_parameter("t5x.utils.create_learning_rate_scheduler.base_learning_rate") == 0.3
     data = arguments["train_dataset_cfg"]
     assert (data.batch_size, data.pack, data.split) == (32, False, "train")
