@@ -32,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if bindings and not hasattr(options, "gin_file"):
             raise ValueError(f"--gin.{bindings[0]} means nothing to this command.")
         return options.command(options) or 0
+    except BrokenPipeError:  # `... | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, FloatingPointError) as error:
         if options.debug:
             raise
