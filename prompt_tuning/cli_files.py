@@ -66,12 +66,13 @@ def _prompt_show(options) -> None:
 def _print_nearest_pieces(options) -> None:
     from prompt_tuning.checkpoints import checkpoint
     from prompt_tuning.data import vocabularies
+    from prompt_tuning.model.transformer import EMBEDDING_PATH
     from prompt_tuning.prompts import files, inspect
 
     prompt = files.load(options.path).prompt
     vocabulary = vocabularies.family(options.vocabulary).vocabulary
     vocabularies.use_file(vocabulary, options.vocabulary_file)
-    table = checkpoint.read_variable(options.checkpoint, "token_embedder/embedding")
+    table = checkpoint.read_variable(options.checkpoint, EMBEDDING_PATH)
     pieces = vocabularies.pieces(options.vocabulary)
     found = inspect.nearest(prompt, table[: len(pieces)], options.count)
     for position, row in enumerate(found):

@@ -16,6 +16,7 @@ import numpy as np
 
 from prompt_tuning import api, trees
 from prompt_tuning.data import batches, evaluation, vocabularies
+from prompt_tuning.model.transformer import EMBEDDING_PATH
 from prompt_tuning.prompts import files, inspect
 from prompt_tuning.training import evaluate, plots, report
 from prompt_tuning.training.evaluate import Evaluated, evaluate_run
@@ -124,7 +125,7 @@ def _predictions(run: Run) -> list[dict[str, str]]:
 
 def _neighbors(t5: FrozenT5, prompt: files.PromptFile) -> list[str]:
     pieces = _pieces(t5)
-    table = np.asarray(t5.params["token_embedder/embedding"])[: len(pieces)]
+    table = np.asarray(t5.params[EMBEDDING_PATH])[: len(pieces)]
     found = inspect.nearest(prompt.prompt[:POSITIONS], table, NEIGHBORS)
     return [
         f"{position:4}  " + "  ".join(f"{pieces[token]} {cosine:.2f}" for token, cosine in row)

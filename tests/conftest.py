@@ -1,6 +1,7 @@
 """Settings for every test: no implicit broadcasting, no network."""
 
 import os
+import shutil
 import socket
 from pathlib import Path
 
@@ -39,3 +40,17 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("PROMPT_TUNING_TEST_DATA does not name a folder with the real data")
     return Path(folder)
+
+
+@pytest.fixture
+def copy_of(tmp_path):
+    """Copies a folder, so that a test may change its files."""
+
+    def copy(folder: Path) -> Path:
+        target = tmp_path / folder.name
+        shutil.copytree(folder, target)
+        for path in (target, *target.iterdir()):
+            path.chmod(0o755)
+        return target
+
+    return copy

@@ -8,7 +8,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "prompt_tuning"
 # Lowest first; a module imports from its own layer and from those before it.
 LAYERS = [
-    {"shapes", "trees", "macros", "pocket"},
+    {"shapes", "trees", "macros", "folders", "pocket"},
     {"model", "prompts", "data"},
     {"methods", "checkpoints", "parallel"},
     {"training"},

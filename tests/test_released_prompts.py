@@ -47,4 +47,6 @@ def test_only_the_checkpoint_is_missing(real_data, own_folders, tmp_path):
     with pytest.raises(ValueError, match=r"There is no checkpoint '.*base'"):
         evaluate.evaluate_run(run)
     prompt = files.load(settings["PROMPT_FILE"])
-    files.check_fits(prompt, width=run.model.emb_dim, model_name=run.model.name, fingerprint="")
+    files.check_fits(
+        prompt, width=run.model.emb_dim, model_name=run.model.name, fingerprint=lambda: ""
+    )

@@ -10,9 +10,8 @@ from typing import Any
 
 from t5x import state_utils
 
+from prompt_tuning.checkpoints import leaves
 from prompt_tuning.prompts.prompt import PROMPT_PATH
-
-_LISTED = 8
 
 
 def all_but_the_prompt(
@@ -34,7 +33,7 @@ def all_but_the_prompt(
     missing, unexpected = sorted(needed - there), sorted(there - needed)
     if missing or unexpected:
         parts = [
-            f"{what} ({len(names)}): {', '.join(names[:_LISTED])}."
+            f"{what} ({len(names)}): {leaves.some(names)}."
             for what, names in (
                 ("Missing in the checkpoint", missing),
                 ("In the checkpoint but not in the model", unexpected),

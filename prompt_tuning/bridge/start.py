@@ -17,12 +17,11 @@ import numpy as np
 from prompt_tuning import trees
 from prompt_tuning.checkpoints import checkpoint
 from prompt_tuning.model.sizes import T5Config
+from prompt_tuning.model.transformer import EMBEDDING_PATH
 from prompt_tuning.prompts import files, initializers
 from prompt_tuning.prompts.prompt import PROMPT_PATH, Initializer
 from prompt_tuning.shapes import Array, Float
 from prompt_tuning.training import setup
-
-_TABLE = "token_embedder/embedding"
 
 
 def new_prompt(
@@ -80,13 +79,11 @@ def given_prompt(
 
     @functools.cache  # T5X asks twice
     def check() -> None:
-        found = files.load(path)
-        compares = found.metadata is not None and not allow_other_model
         files.check_fits(
-            found,
+            files.load(path),
             width=config.emb_dim,
             model_name=config.name,
-            fingerprint=_fingerprint(checkpoint_path) if compares else "",
+            fingerprint=lambda: _fingerprint(checkpoint_path),
             allow_other_model=allow_other_model,
         )
 
@@ -107,7 +104,7 @@ def _fingerprint(checkpoint_path: str) -> str:
 def _table(checkpoint_path: str, embedding_file: str | None, width: int) -> np.ndarray:
     if embedding_file is not None:
         return setup.read_table(embedding_file, width)
-    table = checkpoint.read_variable(checkpoint_path, _TABLE)
+    table = checkpoint.read_variable(checkpoint_path, EMBEDDING_PATH)
     if table.shape[1] != width:
         raise ValueError(
             f"The embedding table in {checkpoint_path!r} has width {table.shape[1]}, the model "

@@ -27,6 +27,7 @@ from prompt_tuning.checkpoints import hugging_face, hugging_face_hub, pocket, t5
 from prompt_tuning.checkpoints import leaves as leaves_lib
 from prompt_tuning.checkpoints.leaves import Leaf
 from prompt_tuning.model.sizes import T5Config
+from prompt_tuning.model.transformer import EMBEDDING_PATH
 from prompt_tuning.prompts.prompt import PROMPT_PATH
 
 _READERS: dict[str, ModuleType] = {
@@ -36,9 +37,6 @@ _READERS: dict[str, ModuleType] = {
     "Hugging Face (safetensors)": hugging_face,
 }
 _DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
-_EMBEDDING = "token_embedder/embedding"
-_STEP_FOLDER = r"checkpoint_(\d+)"
-_LISTED = 8
 _PARALLEL_READS = 4
 
 _logger = logging.getLogger(__name__)
@@ -68,6 +66,16 @@ def find(path: str | os.PathLike) -> str:
     return _find(os.fspath(path))[0]
 
 
+def step_of(name: str) -> int | None:
+    """The step in the name of a T5X checkpoint's folder; None for another name.
+
+    >>> step_of('checkpoint_1000'), step_of('best')
+    (1000, None)
+    """
+    named = re.fullmatch(r"checkpoint_(\d+)", name)
+    return int(named[1]) if named else None
+
+
 def variables(path: str | os.PathLike) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """The shape and dtype of every parameter, by T5X name; reads no values."""
     return {name: (leaf.shape, leaf.dtype) for name, leaf in leaves(path).items()}
@@ -90,7 +98,11 @@ def read_variable(path: str | os.PathLike, name: str) -> np.ndarray:
     folder, found = _leaves(path)
     if name not in found:
         close = difflib.get_close_matches(name, found, n=3)
-        hint = f"Close names: {', '.join(close)}." if close else f"It has {_some(sorted(found))}."
+        hint = (
+            f"Close names: {', '.join(close)}."
+            if close
+            else f"It has {leaves_lib.some(sorted(found))}."
+        )
         raise ValueError(f"{folder!r} has no parameter {name!r}. {hint}")
     return found[name].read()
 
@@ -169,7 +181,7 @@ def recreate(
             f"{folder!r} holds a prompt already ({PROMPT_PATH}, shape "
             f"{list(found[PROMPT_PATH].shape)}). Take the checkpoint of the frozen model alone."
         )
-    width = found[_EMBEDDING].shape[-1] if _EMBEDDING in found else None
+    width = found[EMBEDDING_PATH].shape[-1] if EMBEDDING_PATH in found else None
     if np.ndim(prompt) != 2 or np.shape(prompt)[1] != width:
         raise ValueError(
             f"The prompt has shape {list(np.shape(prompt))}; the model in {folder!r} takes [P, "
@@ -206,7 +218,7 @@ def _find(path: str) -> tuple[str, ModuleType]:
     if reader is not None:
         return folder, reader
     inside = leaves_lib.subfolders(folder)
-    steps = sorted(int(hit[1]) for name in inside if (hit := re.fullmatch(_STEP_FOLDER, name)))
+    steps = sorted(step for name in inside if (step := step_of(name)) is not None)
     for step in reversed(steps):
         newest = leaves_lib.join(folder, f"checkpoint_{step}")
         reader = _reader_of(newest)
@@ -231,7 +243,7 @@ def _not_found(folder: str, inside: set[str]) -> str:
         )
     return (
         f"{folder!r} is not a checkpoint, nor does it hold folders checkpoint_STEP; it holds "
-        f"{_some(sorted(inside))}. {formats}"
+        f"{leaves_lib.some(sorted(inside))}. {formats}"
     )
 
 
@@ -252,7 +264,7 @@ def _check_fits(
     if not (missing or unexpected or wrong):
         return
     parts = [
-        f"{what} ({len(names)}): {_some(names)}."
+        f"{what} ({len(names)}): {leaves_lib.some(names)}."
         for what, names in (
             ("Missing in the checkpoint", missing),
             ("In the checkpoint but not in the model", unexpected),
@@ -276,8 +288,3 @@ def _advice(unexpected: list[str]) -> str:
     if unexpected == [PROMPT_PATH]:
         return "It holds a prompt: ignore it by name, or load a checkpoint of the model alone."
     return "Choose the model (its gin file) that the checkpoint was made for, or its checkpoint."
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more

@@ -4,7 +4,6 @@ Values are copied bit for bit, one parameter in memory at a time.
 """
 
 import os
-import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -22,7 +21,6 @@ from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.prompts.prompt import PROMPT_PATH
 
 FORMATS = ("t5x", "orbax", "hf")
-_STEP_FOLDER = r"checkpoint_(\d+)"
 _FUNCTION = ("mlp_activations", "logits_via_embedding")
 
 
@@ -128,14 +126,13 @@ def compare(a: str, b: str) -> Comparison:
 def _place(source: str, target: str, step: int | None) -> tuple[str, int]:
     """The folder and the step of the checkpoint_STEP to write."""
     folder, name = os.path.split(target.rstrip("/"))
-    named = re.fullmatch(_STEP_FOLDER, name)
-    if named:
-        if step is not None and step != int(named[1]):
-            raise ValueError(f"{target!r} names step {named[1]}, but step {step} was asked for.")
-        return folder or ".", int(named[1])
+    named = checkpoint.step_of(name)
+    if named is not None:
+        if step not in (None, named):
+            raise ValueError(f"{target!r} names step {named}, but step {step} was asked for.")
+        return folder or ".", named
     if step is None:
-        before = re.fullmatch(_STEP_FOLDER, os.path.basename(checkpoint.find(source)))
-        step = int(before[1]) if before else 0
+        step = checkpoint.step_of(os.path.basename(checkpoint.find(source))) or 0
     return target, step
 
 

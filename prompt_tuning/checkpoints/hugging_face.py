@@ -23,30 +23,29 @@ import json
 import logging
 import math
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from prompt_tuning import folders
 from prompt_tuning.checkpoints import hugging_face_config, tensor_files
 from prompt_tuning.checkpoints import leaves as leaves_lib
 from prompt_tuning.checkpoints.leaves import Leaf
 from prompt_tuning.model.layers import NUM_BUCKETS
 from prompt_tuning.model.sizes import T5Config
+from prompt_tuning.model.transformer import EMBEDDING_PATH
 
 CONFIG_FILE = "config.json"
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 SHARD_BYTES = 5 * 10**9
 
-_TABLE = "token_embedder/embedding"
 _LOGITS = "decoder/logits_dense/kernel"
 _HEAD = "lm_head.weight"
 _TABLE_NAMES = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 # Older files hold this one of Mesh TensorFlow's; transformers leaves it unread, too.
 _UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
-_LISTED = 8
 
 _logger = logging.getLogger(__name__)
 
@@ -90,15 +89,15 @@ def leaves(folder: str) -> dict[str, Leaf]:
     tensors = _tensors(folder)
     tensors.pop(_UNUSED, None)
     table, head = _table_and_head(folder, tensors, described)
-    found = {_TABLE: table}
+    found = {EMBEDDING_PATH: table}
     if head is not None:
         found[_LOGITS] = head
-    wanted = [p for p in _parameters(described.model) if p.ours not in (_TABLE, _LOGITS)]
+    wanted = [p for p in _parameters(described.model) if p.ours not in (EMBEDDING_PATH, _LOGITS)]
     missing = [p.theirs for p in wanted if p.theirs not in tensors]
     left = sorted(tensors.keys() - {p.theirs for p in wanted})
     if missing or left:
         told = [
-            f"{what} ({len(names)}): {', '.join(names[:_LISTED])}{' ...' * (len(names) > _LISTED)}."
+            f"{what} ({len(names)}): {leaves_lib.some(names)}."
             for what, names in (("missing", missing), ("left over", left))
             if names
         ]
@@ -159,31 +158,21 @@ def write(
     Raises:
       ValueError: the folder exists, or the parameters are not those of the model.
     """
-    final = os.path.abspath(folder)
-    if os.path.exists(final):
-        raise ValueError(f"{final!r} exists already. Choose another folder, or remove it first.")
     tensors = _to_write(flat, model)
     largest = max(tensors.values(), key=lambda leaf: math.prod(leaf.shape))
     config = hugging_face_config.write(model, largest.dtype.name)
     ids = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
-    temporary = f"{final}.tmp-{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    os.makedirs(temporary)
-    try:
+    with folders.new_folder(folder) as temporary:
         _write_shards(temporary, tensors, shard_bytes)
         _write_json(temporary, "generation_config.json", {name: config[name] for name in ids})
         _write_json(temporary, CONFIG_FILE, config)
-        os.rename(temporary, final)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    return final
+    return os.path.abspath(folder)
 
 
 def _parameters(model: T5Config) -> Iterator[_Parameter]:
     """Every parameter of a T5, by both names."""
     width, inner = model.emb_dim, model.num_heads * model.head_dim
-    yield _Parameter(_TABLE_NAMES[0], _TABLE, (model.vocab_size, width))
+    yield _Parameter(_TABLE_NAMES[0], EMBEDDING_PATH, (model.vocab_size, width))
     sides = (("encoder", model.num_encoder_layers), ("decoder", model.num_decoder_layers))
     for side, layers in sides:
         yield _Parameter(
@@ -351,7 +340,7 @@ def _to_write(flat: Mapping[str, Leaf], model: T5Config) -> dict[str, Leaf]:
     missing, left = sorted(wanted.keys() - flat.keys()), sorted(flat.keys() - wanted.keys())
     if missing or left:
         told = [
-            f"{what} ({len(names)}): {', '.join(names[:_LISTED])}."
+            f"{what} ({len(names)}): {leaves_lib.some(names)}."
             for what, names in (("missing", missing), ("without a place", left))
             if names
         ]
@@ -363,7 +352,7 @@ def _to_write(flat: Mapping[str, Leaf], model: T5Config) -> dict[str, Leaf]:
                 f"{list(p.shape)}. Name the model that the checkpoint is of."
             )
     return {
-        p.theirs: flat[path] if path == _TABLE else _flipped(flat[path])
+        p.theirs: flat[path] if path == EMBEDDING_PATH else _flipped(flat[path])
         for path, p in wanted.items()
     }
 
@@ -392,7 +381,5 @@ def _write_shards(folder: str, tensors: Mapping[str, Leaf], shard_bytes: int) ->
 
 
 def _write_json(folder: str, name: str, content: Mapping[str, Any]) -> None:
-    with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
-        file.write(json.dumps(content, indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    text = json.dumps(content, indent=2) + "\n"
+    folders.write_synced(os.path.join(folder, name), text.encode())

@@ -12,13 +12,14 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import ml_dtypes
 import numpy as np
 import tensorstore
 
 _PARALLEL_OPENS = 16
+_LISTED = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,3 +183,15 @@ def _read_zarr(
 def _short(error: Exception) -> str:
     """The first sentence of a tensorstore message, without its source locations."""
     return re.split(r" \[| \(at |\n", str(error))[0][:300].rstrip(".")
+
+
+def some(names: Sequence[str]) -> str:
+    """Lists names for a message, the first eight of many.
+
+    >>> some(['a', 'b'])
+    'a, b'
+    >>> some(list('abcdefghijk'))
+    'a, b, c, d, e, f, g, h and 3 more'
+    """
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 
 from prompt_tuning import trees
+from prompt_tuning.checkpoints import tensor_files
 from prompt_tuning.checkpoints.leaves import Leaf
 
 SIZES = ("pocket_xs", "pocket_s", "pocket_m", "pocket_l", "pocket_xl")
@@ -98,26 +98,7 @@ def leaves(path: str) -> dict[str, Leaf]:
     Raises:
       ValueError: the file is damaged.
     """
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            names = list(file.keys())
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
-            kinds = {name: file.get_slice(name).get_dtype() for name in names}
-    except (safetensors.SafetensorError, OSError) as error:
-        raise ValueError(f"{path!r} is cut short or damaged ({error}). Make it anew.") from error
-    wrong = sorted({kind for kind in kinds.values() if kind not in ("F16", "F32")})
-    if wrong:
-        raise ValueError(f"{path!r} holds {', '.join(wrong)}; F16 and F32 are read.")
-    types = {"F16": np.dtype(np.float16), "F32": np.dtype(np.float32)}
-
-    def reader(name: str):
-        def read() -> np.ndarray:
-            with safetensors.safe_open(path, framework="numpy") as file:
-                return file.get_tensor(name)
-
-        return read
-
-    return {name: Leaf(shapes[name], types[kinds[name]], reader(name)) for name in names}
+    return tensor_files.leaves(path, kinds=("F16", "F32"))
 
 
 def in_float16(params: Mapping[str, Any]) -> trees.FlatTree:
@@ -187,6 +168,16 @@ def read_card(size: str) -> dict[str, Any]:
         if (folder / "card.json").is_file():
             return json.loads((folder / "card.json").read_text(encoding="utf-8"))
     raise ValueError(f"There is no card of {Path(find(size)).parent}; make it with the model.")
+
+
+def fingerprint(name: str) -> str | None:
+    """The fingerprint that the card tells of 'pocket_s@10'; None if it has not been made."""
+    size, _, variant = name.partition("@")
+    try:
+        made = read_card(size)["checkpoints"]
+    except ValueError:
+        return None
+    return made.get(f"{size}@{variant or DEFAULT}", {}).get("fingerprint")
 
 
 def render(card: Mapping[str, Any]) -> str:

@@ -14,7 +14,6 @@ only its path counts. No TensorFlow is needed.
 
 import math
 import os
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +21,7 @@ import numpy as np
 import tensorstore
 from flax import serialization
 
-from prompt_tuning import trees
+from prompt_tuning import folders, trees
 from prompt_tuning.checkpoints import leaves as leaves_lib
 from prompt_tuning.checkpoints.leaves import Leaf
 
@@ -152,16 +151,9 @@ def write(folder: str | os.PathLike, flat: Mapping[str, Any], step: int) -> str:
       ValueError: the checkpoint exists already, or there is nothing to write.
     """
     final = os.path.join(os.path.abspath(folder), f"checkpoint_{step}")
-    if os.path.exists(final):
-        raise ValueError(
-            f"{final!r} exists already. Choose another folder or step, or remove it first."
-        )
     if not flat:
         raise ValueError(f"There are no parameters to write to {final!r}.")
-    temporary = f"{final}.tmp-{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    os.makedirs(temporary)
-    try:
+    with folders.new_folder(final, "folder or step") as temporary:
         target = {path: _write_leaf(temporary, path, flat[path]) for path in sorted(flat)}
         index = {
             "version": _VERSION,
@@ -170,14 +162,8 @@ def write(folder: str | os.PathLike, flat: Mapping[str, Any], step: int) -> str:
                 "target": trees.unflatten(target),
             },
         }
-        with open(os.path.join(temporary, INDEX_FILE), "wb") as file:
-            file.write(serialization.msgpack_serialize(index))
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(temporary, final)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        content = serialization.msgpack_serialize(index)
+        folders.write_synced(os.path.join(temporary, INDEX_FILE), content)
     return final
 
 

@@ -16,7 +16,6 @@ database.
 import ast
 import json
 import os
-import shutil
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -25,7 +24,7 @@ import numpy as np
 import tensorstore
 from flax import serialization
 
-from prompt_tuning import trees
+from prompt_tuning import folders, trees
 from prompt_tuning.checkpoints import leaves as leaves_lib
 from prompt_tuning.checkpoints.leaves import Leaf
 from prompt_tuning.checkpoints.t5x_native import chunk_shape
@@ -131,18 +130,12 @@ def write(folder: str | os.PathLike, flat: Mapping[str, Any], step: int) -> str:
       ValueError: the checkpoint exists already, or there is nothing to write.
     """
     final = os.path.join(os.path.abspath(folder), f"checkpoint_{step}")
-    if os.path.exists(final):
-        raise ValueError(
-            f"{final!r} exists already. Choose another folder or step, or remove it first."
-        )
     if not flat:
         raise ValueError(f"There are no parameters to write to {final!r}.")
-    temporary = f"{final}.tmp-{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    state = os.path.join(temporary, _STATE)
-    os.makedirs(state)
     started = time.time_ns()
-    try:
+    with folders.new_folder(final, "folder or step") as temporary:
+        state = os.path.join(temporary, _STATE)
+        os.mkdir(state)
         tree = {("state", "step"): np.asarray(step, np.int32)}
         tree |= {("target", *path.split("/")): flat[path] for path in sorted(flat)}
         described = {str(keys): _write_leaf(state, keys, value) for keys, value in tree.items()}
@@ -163,10 +156,6 @@ def write(folder: str | os.PathLike, flat: Mapping[str, Any], step: int) -> str:
             "custom_metadata": {},
         }
         _write_json(os.path.join(temporary, "_CHECKPOINT_METADATA"), outer)
-        os.rename(temporary, final)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     return final
 
 
@@ -196,7 +185,4 @@ def _write_leaf(state: str, keys: tuple[str, ...], value: Any) -> dict[str, Any]
 
 
 def _write_json(path: str, content: Mapping[str, Any]) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(content, file)
-        file.flush()
-        os.fsync(file.fileno())
+    folders.write_synced(path, json.dumps(content).encode())

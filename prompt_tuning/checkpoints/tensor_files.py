@@ -11,7 +11,7 @@ import functools
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import ml_dtypes
@@ -29,11 +29,15 @@ _LENGTH_BYTES = 8
 _METADATA = "__metadata__"
 
 
-def leaves(path: str) -> dict[str, Leaf]:
+def leaves(path: str, kinds: Collection[str] = tuple(DTYPES)) -> dict[str, Leaf]:
     """Lists the tensors of a file without reading them.
 
+    Args:
+      path: the file.
+      kinds: the types that are read, of DTYPES.
+
     Raises:
-      ValueError: the file is damaged, or holds other than floating numbers of 16 or 32 bits.
+      ValueError: the file is damaged, or holds numbers of another type.
     """
     try:
         with safetensors.safe_open(path, framework="numpy"):
@@ -42,11 +46,13 @@ def leaves(path: str) -> dict[str, Leaf]:
             length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
             header = json.loads(file.read(length))
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{path!r} is cut short or damaged ({error}). Copy it anew.") from error
+        raise ValueError(
+            f"{path!r} is cut short or damaged ({error}). Copy it, or make it, anew."
+        ) from error
     header.pop(_METADATA, None)
-    wrong = sorted({tensor["dtype"] for tensor in header.values()} - DTYPES.keys())
+    wrong = sorted({tensor["dtype"] for tensor in header.values()} - set(kinds))
     if wrong:
-        raise ValueError(f"{path!r} holds {', '.join(wrong)}; {', '.join(DTYPES)} are read.")
+        raise ValueError(f"{path!r} holds {', '.join(wrong)}; {', '.join(kinds)} are read.")
     start = _LENGTH_BYTES + length
     found = {}
     for name, tensor in header.items():

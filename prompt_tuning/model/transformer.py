@@ -36,6 +36,8 @@ from prompt_tuning.model.layers import (
 from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.shapes import Array, Bool, Float, Int
 
+EMBEDDING_PATH = "token_embedder/embedding"
+
 
 class Encoded(NamedTuple):
     """What the encoder made of an input: S is T, or longer where a hook joined something."""

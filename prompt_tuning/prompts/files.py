@@ -16,13 +16,14 @@ import io
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 
+from prompt_tuning import folders
 from prompt_tuning.shapes import Float
 
 SUFFIXES = (".safetensors", ".npy")
@@ -162,7 +163,7 @@ def check_fits(
     *,
     width: int,
     model_name: str,
-    fingerprint: str,
+    fingerprint: Callable[[], str],
     allow_other_model: bool = False,
 ) -> None:
     """Refuses a prompt that was made for another model.
@@ -174,7 +175,8 @@ def check_fits(
       prompt_file: what `load` returned.
       width: H of the model it is to be used with.
       model_name: the name of that model.
-      fingerprint: the fingerprint of its parameters.
+      fingerprint: gives the fingerprint of its parameters; called only if the prompt tells one,
+        since it hashes the whole model.
       allow_other_model: accepts other parameters of the same width.
 
     Raises:
@@ -190,11 +192,12 @@ def check_fits(
     metadata = prompt_file.metadata
     if metadata is None or not metadata.model_fingerprint or allow_other_model:
         return
-    if metadata.model_fingerprint == fingerprint:
+    found = fingerprint()
+    if metadata.model_fingerprint == found:
         return
     raise ValueError(
         f"The prompt {prompt_file.path!r} was made for {made_for}, but the model given is "
-        f"{model_name} with fingerprint {fingerprint}. A prompt works only with the very "
+        f"{model_name} with fingerprint {found}. A prompt works only with the very "
         f"parameters it was trained in front of. Load that model, or pass --allow_other_model to "
         f"use the prompt all the same."
     )
@@ -319,10 +322,7 @@ def checked(array: Any, whose: str) -> np.ndarray:
 def _write_atomically(path: str, data: bytes) -> None:
     temporary = f"{path}.tmp-{os.getpid()}"
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        folders.write_synced(temporary, data)
         os.replace(temporary, path)
     except BaseException:
         if os.path.exists(temporary):

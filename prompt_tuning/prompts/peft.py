@@ -11,7 +11,6 @@ encoder's input, as here. What is written here has S = 1.
 import json
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +19,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from prompt_tuning import folders
 from prompt_tuning.prompts import files
 from prompt_tuning.prompts.files import PromptFile, PromptMetadata
 
@@ -53,10 +53,7 @@ def export(
       ValueError: the folder exists, or the prompt was trained behind the input, where
         peft cannot put it.
     """
-    final = os.path.abspath(folder)
     metadata = prompt_file.metadata
-    if os.path.exists(final):
-        raise ValueError(f"{final!r} exists already. Choose another folder, or remove it first.")
     if metadata and re.search(r"prompt_position = ['\"]suffix['\"]", metadata.config):
         raise ValueError(
             f"The prompt {prompt_file.path!r} was trained behind the input (prompt_position "
@@ -64,23 +61,12 @@ def export(
         )
     prompt = np.ascontiguousarray(prompt_file.prompt, np.float32)
     header = {"format": "pt", **(files.header(metadata) if metadata else {})}
-    texts = {CONFIG_FILE: json.dumps(_config(prompt.shape, base_model), indent=2) + "\n"}
-    contents = {name: text.encode() for name, text in texts.items()}
-    contents[TENSOR_FILE] = safetensors.numpy.save({_TENSOR: prompt}, metadata=header)
-    temporary = f"{final}.tmp-{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    os.makedirs(temporary)
-    try:
-        for name, content in contents.items():
-            with open(os.path.join(temporary, name), "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        os.rename(temporary, final)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    return final
+    config = json.dumps(_config(prompt.shape, base_model), indent=2) + "\n"
+    tensors = safetensors.numpy.save({_TENSOR: prompt}, metadata=header)
+    with folders.new_folder(folder) as temporary:
+        folders.write_synced(os.path.join(temporary, CONFIG_FILE), config.encode())
+        folders.write_synced(os.path.join(temporary, TENSOR_FILE), tensors)
+    return os.path.abspath(folder)
 
 
 def read(folder: str | os.PathLike) -> PromptFile:

@@ -118,15 +118,7 @@ def read_results(sweep: grid.Sweep) -> dict[str, dict[str, Any]]:
 
 def _pocket_model(cell: grid.Cell) -> str | None:
     """The fingerprint of the pocket model that a run starts from, if it is on this machine."""
-    name = cell.pocket_model
-    if name is None:
-        return None
-    size, _, variant = name.partition("@")
-    try:
-        made = pocket.read_card(size)["checkpoints"]
-    except ValueError:  # not shipped, and not made here
-        return None
-    return made.get(f"{size}@{variant or pocket.DEFAULT}", {}).get("fingerprint")
+    return pocket.fingerprint(cell.pocket_model) if cell.pocket_model else None
 
 
 def seconds_left(cells: Sequence[grid.Cell], done: Sequence[Mapping[str, Any]]) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 
 from prompt_tuning import trees
 from prompt_tuning.data import tasks, vocabularies
-from prompt_tuning.model.transformer import Transformer
+from prompt_tuning.model.transformer import EMBEDDING_PATH, Transformer
 from prompt_tuning.prompts import files, initializers
 from prompt_tuning.prompts.prompt import PROMPT_PATH
 from prompt_tuning.training.frozen import FrozenT5, load_parameters, transformer
@@ -60,7 +60,7 @@ def initial_prompt(run: Run, t5: FrozenT5) -> jax.Array:
     Raises:
       ValueError: the initialiser refuses, or makes another shape.
     """
-    table = t5.params["token_embedder/embedding"]
+    table = t5.params[EMBEDDING_PATH]
     if run.embedding_file is not None:
         table = read_table(run.embedding_file, run.model.emb_dim)
     make = initializers.bind(

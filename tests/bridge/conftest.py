@@ -1,8 +1,11 @@
 """What the tests of the bridge share: T5X's tiny T5 with a prompt, and real T5X around it."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
+import t5x_tiny
 
 P = 5
 
@@ -17,19 +20,7 @@ def _as_t5x_runs():
 @pytest.fixture(scope="session")
 def config():
     """The dimensions of the stored trajectory; no dropout."""
-    from prompt_tuning.model.sizes import T5Config
-
-    return T5Config(
-        name="t5x_tiny",
-        vocab_size=128,
-        emb_dim=32,
-        num_heads=4,
-        head_dim=8,
-        num_encoder_layers=2,
-        num_decoder_layers=2,
-        mlp_dim=64,
-        dropout_rate=0.0,
-    )
+    return dataclasses.replace(t5x_tiny.CONFIG, dropout_rate=0.0)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import shutil
 import ml_dtypes
 import numpy as np
 import pytest
+import t5x_tiny
 from flax import serialization
 
 from prompt_tuning.checkpoints import checkpoint, t5x_native
@@ -25,11 +26,6 @@ def tiny_shapes():
     return {path: tuple(shape) for path, (shape, _, _) in described.items()}
 
 
-def tiny_parameters():
-    with np.load(TINY / "vector.npz") as file:
-        return {name[6:]: file[name] for name in file.files if name.startswith("param:")}
-
-
 def small(tmp_path, **arrays):
     """Writes a checkpoint of a few parameters."""
     return t5x_native.write(tmp_path, arrays, 1)
@@ -38,7 +34,7 @@ def small(tmp_path, **arrays):
 @pytest.mark.parametrize("folder", [NATIVE, ORBAX], ids=["native", "orbax"])
 def test_loads_every_parameter(folder):
     loaded = checkpoint.load(folder, tiny_shapes())
-    expected = tiny_parameters()
+    expected = t5x_tiny.parameters()
     assert loaded.keys() == expected.keys()
     for path, array in loaded.items():
         assert array.dtype == np.float32
@@ -124,7 +120,7 @@ def test_one_variable_is_read_without_the_others(tmp_path):
             path.write_bytes(b"damaged")
     np.testing.assert_array_equal(
         checkpoint.read_variable(folder, "token_embedder/embedding"),
-        tiny_parameters()["token_embedder/embedding"],
+        t5x_tiny.parameters()["token_embedder/embedding"],
     )
     with pytest.raises(ValueError, match="encoder_norm/scale' of .* cannot be read"):
         checkpoint.read_variable(folder, "encoder/encoder_norm/scale")
@@ -151,7 +147,7 @@ def test_recreate_joins_a_prompt_to_a_frozen_model(tmp_path):
     assert folder == str(tmp_path / "checkpoint_30")
     loaded = checkpoint.load(folder, {**tiny_shapes(), PROMPT_PATH: (5, 32)}, new=())
     np.testing.assert_array_equal(loaded.pop(PROMPT_PATH), prompt)
-    for path, array in tiny_parameters().items():
+    for path, array in t5x_tiny.parameters().items():
         np.testing.assert_array_equal(loaded[path], array)
     with pytest.raises(ValueError, match=r"holds a prompt already .* shape \[5, 32\]"):
         checkpoint.recreate(folder, prompt, tmp_path, 31)

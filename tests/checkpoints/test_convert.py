@@ -1,24 +1,18 @@
 """Every format into every other, bit for bit, and what differs between two checkpoints."""
 
+import dataclasses
+
 import ml_dtypes
 import numpy as np
 import pytest
+import t5x_tiny
 
 from prompt_tuning.checkpoints import checkpoint, convert, t5x_native
 from prompt_tuning.checkpoints.leaves import Leaf
 from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.prompts.prompt import PROMPT_PATH
 
-MODEL = T5Config(
-    name="tiny",
-    vocab_size=128,
-    emb_dim=32,
-    num_heads=4,
-    head_dim=8,
-    num_encoder_layers=2,
-    num_decoder_layers=2,
-    mlp_dim=64,
-)
+MODEL = dataclasses.replace(t5x_tiny.CONFIG, name="tiny")
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +26,8 @@ def sources(parity, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def expected(parity):
-    with np.load(parity / "t5x_tiny" / "vector.npz") as file:
-        return {name[6:]: file[name] for name in file.files if name.startswith("param:")}
+def expected():
+    return t5x_tiny.parameters()
 
 
 @pytest.mark.parametrize("source", convert.FORMATS)

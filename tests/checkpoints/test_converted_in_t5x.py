@@ -5,33 +5,23 @@ import json
 import jax
 import numpy as np
 import pytest
+import t5x_tiny
 from flax.core import freeze
 from flax.linen import partitioning as flax_partitioning
 
 from prompt_tuning import trees
 from prompt_tuning.checkpoints import convert
-from prompt_tuning.model.sizes import T5Config
 
 pytest.importorskip("prompt_tuning.bridge", exc_type=ImportError)
 
 from t5x import checkpoints, partitioning, train_state
 
-MODEL = T5Config(
-    name="tiny",
-    vocab_size=128,
-    emb_dim=32,
-    num_heads=4,
-    head_dim=8,
-    num_encoder_layers=2,
-    num_decoder_layers=2,
-    mlp_dim=64,
-)
+MODEL = t5x_tiny.CONFIG
 
 
 @pytest.fixture(scope="module")
-def expected(parity):
-    with np.load(parity / "t5x_tiny" / "vector.npz") as file:
-        return {name[6:]: file[name] for name in file.files if name.startswith("param:")}
+def expected():
+    return t5x_tiny.parameters()
 
 
 @pytest.fixture(scope="module")

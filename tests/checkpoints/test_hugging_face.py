@@ -1,7 +1,6 @@
 """Hugging Face folders: nothing missing, nothing left over; transformers' files of all kinds."""
 
 import json
-import shutil
 
 import ml_dtypes
 import numpy as np
@@ -36,13 +35,9 @@ def random_leaves(model, dtype=np.float32):
 
 
 @pytest.fixture
-def tiny(parity, tmp_path):
+def tiny(parity, copy_of):
     """The model that transformers wrote, to be changed."""
-    folder = tmp_path / "tiny"
-    shutil.copytree(parity / "hf_tiny" / "model", folder)
-    for path in (folder, *folder.iterdir()):
-        path.chmod(0o755)
-    return folder
+    return copy_of(parity / "hf_tiny" / "model")
 
 
 def change_tensors(folder, **changes):

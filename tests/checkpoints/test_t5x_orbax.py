@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+import t5x_tiny
 from etils import epath
 from flax import serialization
 
@@ -17,11 +18,6 @@ from prompt_tuning.checkpoints.leaves import Leaf
 
 PARITY = pathlib.Path(__file__).parents[1] / "data" / "parity" / "t5x_tiny"
 ORBAX = PARITY / "orbax" / "checkpoint_3"
-
-
-def vector_parameters():
-    with np.load(PARITY / "vector.npz") as file:
-        return {name[6:]: file[name] for name in file.files if name.startswith("param:")}
 
 
 @pytest.fixture
@@ -39,14 +35,14 @@ def make_early(folder):
     (folder / "state" / "_METADATA").unlink()
     placeholders = {
         "target/" + path: "PLACEHOLDER://target." + path.replace("/", ".")
-        for path in vector_parameters()
+        for path in t5x_tiny.parameters()
     }
     index = serialization.msgpack_serialize(trees.unflatten(placeholders))
     (folder / "state" / "checkpoint").write_bytes(index)
 
 
 def assert_reads_the_vector(folder):
-    found, expected = t5x_orbax.leaves(str(folder)), vector_parameters()
+    found, expected = t5x_orbax.leaves(str(folder)), t5x_tiny.parameters()
     assert found.keys() == expected.keys()
     for path, array in expected.items():
         assert found[path].shape == array.shape
@@ -63,7 +59,7 @@ def test_the_earliest_layout(copy):
     make_early(copy)
     # Orbax still reads it: this is the layout, not our idea of it.
     theirs = ocp.PyTreeCheckpointHandler().restore(epath.Path(copy / "state"))
-    assert trees.flatten(theirs["target"]).keys() == vector_parameters().keys()
+    assert trees.flatten(theirs["target"]).keys() == t5x_tiny.parameters().keys()
     assert_reads_the_vector(copy)
 
 
@@ -118,7 +114,7 @@ def test_a_state_without_parameters(copy):
 
 
 def test_orbax_reads_what_is_written(tmp_path):
-    arrays = vector_parameters()
+    arrays = t5x_tiny.parameters()
     leaves = {path: Leaf(a.shape, a.dtype, a.copy) for path, a in arrays.items()}
     folder = t5x_orbax.write(tmp_path, leaves, 1200)
     assert folder == str(tmp_path / "checkpoint_1200")
@@ -133,7 +129,7 @@ def test_orbax_reads_what_is_written(tmp_path):
 
 def test_orbax_reads_it_as_t5x_asks(tmp_path):
     """With the abstract tree, as jax.Arrays, through the composite handler."""
-    arrays = vector_parameters()
+    arrays = t5x_tiny.parameters()
     folder = t5x_orbax.write(tmp_path, arrays, 5)
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract = {

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import t5x_tiny
 from flax import linen as nn
 
 from prompt_tuning import trees
@@ -18,19 +19,9 @@ from prompt_tuning.model.decoding import (
     score,
 )
 from prompt_tuning.model.hooks import Hooks
-from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.model.transformer import Transformer
 
-CONFIG = T5Config(
-    name="t5x_tiny",
-    vocab_size=128,
-    emb_dim=32,
-    num_heads=4,
-    head_dim=8,
-    num_encoder_layers=2,
-    num_decoder_layers=2,
-    mlp_dim=64,
-)
+CONFIG = t5x_tiny.CONFIG
 MODEL = Transformer(CONFIG)
 LENGTH = 10
 
@@ -41,10 +32,8 @@ def vectors(parity):
 
 
 @pytest.fixture(scope="module")
-def params(vectors):
-    marker = "param:"
-    flat = {k.removeprefix(marker): v for k, v in vectors.items() if k.startswith(marker)}
-    return trees.unflatten(flat)
+def params():
+    return trees.unflatten(t5x_tiny.parameters())
 
 
 @pytest.fixture(scope="module")

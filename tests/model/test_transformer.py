@@ -7,23 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import t5x_tiny
 from flax import linen as nn
 
 from prompt_tuning import trees
 from prompt_tuning.model.hooks import Hooks
-from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.model.transformer import Transformer
 
-TINY = T5Config(
-    name="t5x_tiny",
-    vocab_size=128,
-    emb_dim=32,
-    num_heads=4,
-    head_dim=8,
-    num_encoder_layers=2,
-    num_decoder_layers=2,
-    mlp_dim=64,
-)
+TINY = t5x_tiny.CONFIG
 INPUT_NAMES = ("encoder_input_tokens", "decoder_input_tokens", "decoder_target_tokens")
 
 
@@ -33,9 +24,8 @@ def vector(parity):
 
 
 @pytest.fixture(scope="module")
-def params(vector):
-    flat = {key[len("param:") :]: vector[key] for key in vector if key.startswith("param:")}
-    return {"params": trees.unflatten(flat)}
+def params():
+    return {"params": trees.unflatten(t5x_tiny.parameters())}
 
 
 @pytest.fixture(scope="module")

@@ -10,24 +10,15 @@ import functools
 import jax
 import numpy as np
 import pytest
+import t5x_tiny
 
-from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.model.transformer import Transformer
 from prompt_tuning.prompts.prompt import PROMPT_PATH, soft_prompt_hooks
 from prompt_tuning.training.optimizers import adafactor
 from prompt_tuning.training.step import TrainState, make_train_step
 
 MODEL = Transformer(
-    T5Config(
-        name="t5x_tiny",
-        vocab_size=128,
-        emb_dim=32,
-        num_heads=4,
-        head_dim=8,
-        num_encoder_layers=2,
-        num_decoder_layers=2,
-        mlp_dim=64,
-    ),
+    t5x_tiny.CONFIG,
     soft_prompt_hooks(length=5),
 )
 STARTS = pytest.mark.parametrize("start_step", [0, 1_100_000])

@@ -1,0 +1,39 @@
+"""Files and folders that are written whole or not at all, and that survive a power cut."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def new_folder(path: str | os.PathLike, choose: str = "folder") -> Iterator[str]:
+    """Gives a folder to fill, which becomes `path` if nothing was raised, and else is removed.
+
+    Args:
+      path: must not exist.
+      choose: what the user may choose otherwise, for the message.
+
+    Raises:
+      ValueError: the folder exists.
+    """
+    final = os.path.abspath(path)
+    if os.path.exists(final):
+        raise ValueError(f"{final!r} exists already. Choose another {choose}, or remove it first.")
+    temporary = f"{final}.tmp-{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    os.makedirs(temporary)
+    try:
+        yield temporary
+        os.rename(temporary, final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def write_synced(path: str | os.PathLike, content: bytes) -> None:
+    """Writes a file and waits until it is on the disk."""
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
