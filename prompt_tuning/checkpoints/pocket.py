@@ -158,23 +158,23 @@ def write_card(folder: str | os.PathLike, card: Mapping[str, Any]) -> None:
         os.replace(temporary, folder / name)
 
 
-def read_card(size: str) -> dict[str, Any]:
-    """Reads the card of a model, shipped or in the cache.
+def read_card(name: str) -> dict[str, Any]:
+    """Reads the card beside the parameters of 'pocket_s' or 'pocket_s@10'.
 
     Raises:
       ValueError: see `find`; or it has no card.
     """
-    for folder in (ASSETS / size, cache_folder() / size):
-        if (folder / "card.json").is_file():
-            return json.loads((folder / "card.json").read_text(encoding="utf-8"))
-    raise ValueError(f"There is no card of {Path(find(size)).parent}; make it with the model.")
+    path = Path(find(name)).with_name("card.json")
+    if not path.is_file():
+        raise ValueError(f"There is no card {path}; make it with the model.")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def fingerprint(name: str) -> str | None:
     """The fingerprint that the card tells of 'pocket_s@10'; None if it has not been made."""
     size, _, variant = name.partition("@")
     try:
-        made = read_card(size)["checkpoints"]
+        made = read_card(name)["checkpoints"]
     except ValueError:
         return None
     return made.get(f"{size}@{variant or DEFAULT}", {}).get("fingerprint")

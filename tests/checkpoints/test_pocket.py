@@ -105,9 +105,13 @@ def test_the_card_for_programs_and_for_people(folders):
         "created": "2026-01-01",
         "versions": {"jax": "0.10.2"},
     }  # fmt: skip
-    folder.mkdir(parents=True)
+    pocket.export(folder, "0", PARAMS)
+    with pytest.raises(ValueError, match="no card .*cache/pocket_s/card.json"):
+        pocket.read_card("pocket_s@0")
     pocket.write_card(folder, card)
-    assert pocket.read_card("pocket_s") == card == json.loads((folder / "card.json").read_text())
+    assert pocket.fingerprint("pocket_s@0") == "ab12"
+    assert pocket.fingerprint("pocket_s") is None
+    assert pocket.read_card("pocket_s@0") == card == json.loads((folder / "card.json").read_text())
     text = (folder / "README.md").read_text()
     assert "A T5 1.1 of 345,088 parameters, pretrained on 500,000 documents" in text
     assert "Made in 1.5 minutes on 2 x x86_64, cpu, 2026-01-01" in text
