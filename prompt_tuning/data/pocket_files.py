@@ -66,7 +66,7 @@ def write(
     """
     found = []
     for task in tasks or (*glue.TASKS, *glue.PAIRS):
-        counts = pocket_glue.full_sizes(task, domain, sizes)
+        counts = pocket_glue.full_sizes(task, domain, sizes, difficulty)
         rows = {
             split: glue.rows(task, split, count, seed=seed, domain=domain, difficulty=difficulty)
             for split, count in counts.items()
@@ -113,19 +113,20 @@ def facts(task: str, rows: Mapping[str, Sequence[Mapping]]) -> Facts:
 
 def floor(task: str, targets: Sequence[Mapping]) -> float:
     """The best mean metric of one answer to everything, see `Facts`."""
+    is_grouped = task in ("multirc", "record")
     if task == "record":
         answers = {answer for target in targets for answer in target["value"]}
     else:
-        answers = {target["value"] for target in targets}
-    functions = _metrics(task)
-    if task not in ("multirc", "record"):
-        targets = [target["value"] for target in targets]
+        answers = {target["noun" if task == "wsc" else "value"] for target in targets}
+    compared = targets if is_grouped else [target["value"] for target in targets]
     best = 0.0
     for answer in sorted(answers):
-        said = [{"value": answer} if task in ("multirc", "record") else answer] * len(targets)
+        said = [{"value": answer} if is_grouped else answer] * len(targets)
+        if task == "wsc":  # True where the noun that is asked about is named
+            said = [int(target["noun"] == answer) for target in targets]
         numbers: dict[str, float] = {}
-        for function in functions:
-            numbers |= function(targets, said)
+        for function in _metrics(task):
+            numbers |= function(compared, said)
         best = max(best, sum(numbers.values()) / len(numbers))
     return best
 
@@ -156,6 +157,8 @@ def _targets(task: str, rows: Sequence[Mapping]) -> list[dict]:
             for row in rows
             for query in row["qas"]
         ]
+    if task == "wsc":
+        return [{"value": int(row["label"]), "noun": row["target"]["span1_text"]} for row in rows]
     labels = _labels(task)
     return [
         {

@@ -54,7 +54,7 @@ class PocketGlueConfig(tfds.core.BuilderConfig):
       task: one of `glue.TASKS` or `glue.PAIRS`.
       domain: one of `glue.DOMAINS`.
       seed: another seed gives other rows of the same kind.
-      sizes: rows of each split; those left out are `glue.SIZES`. A row of MultiRC is a passage.
+      sizes: rows of each split; those left out are `glue.sizes`. A row of MultiRC is a passage.
       difficulty: 1 to 3, see `glue.rows`.
 
     >>> PocketGlueConfig('wsc', domain='sea', seed=3, sizes={'train': 100}).name
@@ -74,8 +74,9 @@ class PocketGlueConfig(tfds.core.BuilderConfig):
         difficulty: int = glue.DIFFICULTY,
     ):
         self.task, self.domain, self.seed, self.difficulty = task, domain, seed, difficulty
-        self.sizes = full_sizes(task, domain, sizes)
-        own = {split: n for split, n in self.sizes.items() if n != glue.SIZES[task][split]}
+        self.sizes = full_sizes(task, domain, sizes, difficulty)
+        usual = glue.sizes(task, difficulty)
+        own = {split: n for split, n in self.sizes.items() if n != usual[split]}
         name = "_".join(
             [
                 OFFICIAL[task][1],
@@ -88,8 +89,13 @@ class PocketGlueConfig(tfds.core.BuilderConfig):
         super().__init__(name=name, version=VERSION)
 
 
-def full_sizes(task: str, domain: str, sizes: Mapping[str, int] | None = None) -> dict[str, int]:
-    """The rows of each split, those of `glue.SIZES` where none are given.
+def full_sizes(
+    task: str,
+    domain: str,
+    sizes: Mapping[str, int] | None = None,
+    difficulty: int = glue.DIFFICULTY,
+) -> dict[str, int]:
+    """The rows of each split, those of `glue.sizes` where none are given.
 
     Raises:
       ValueError: an unknown task, domain or split; a size below 1.
@@ -98,7 +104,7 @@ def full_sizes(task: str, domain: str, sizes: Mapping[str, int] | None = None) -
     for what, came, known in (("task", [task], known_tasks), ("domain", [domain], glue.DOMAINS)):
         _check_known(what, came, known)
     _check_known("split", sizes or {}, glue.SPLITS)
-    full = {**glue.SIZES[task], **(sizes or {})}
+    full = {**glue.sizes(task, difficulty), **(sizes or {})}
     if min(full.values()) < 1:
         raise ValueError(f"A split of PocketGLUE has at least 1 row; {dict(sizes or {})} came.")
     return full

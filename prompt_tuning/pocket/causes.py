@@ -1,7 +1,7 @@
 """Causes and effects: what happens to a thing, and what comes of it.
 
     the cup was dropped  ->  the cup broke
-    the coat lay too near the fire  ->  the coat was scorched
+    the pencil lay near the fire  ->  the pencil burned
 
 Any cause of a situation explains any effect of it, where both are about the same thing. Of two
 events offered, the other one is about another thing, or of another situation.

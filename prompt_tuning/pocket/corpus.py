@@ -3,11 +3,11 @@
     at the quiz . emma has a cup . leo is in the cellar . is leo in the attic ? False . thanks .
     emma has a cup . does emma have a hat ? no , emma has a cup .
     in the logic class . leo is in the cellar . leo is in the attic ? contradiction .
-    it rained all night , so the road was wet .
+    one , nico is dressed in a raincoat . two , anna is fond of lobster . anna . which ? two .
 
-A document is one of these genres. Each has its own opening and its own words for a
-verdict, so a model learns to check facts, senses, causes and pronouns, and which genre says
-which word; the formats of the tasks ('question: ... passage: ...') occur nowhere. What
+A document is one of these genres. Those that judge have their own opening and their own words
+for a verdict, so a model learns to check facts, senses, causes and pronouns, and which genre
+says which word; the formats of the tasks ('question: ... passage: ...') occur nowhere. What
 a document is depends on the seed and its number alone.
 """
 

@@ -158,8 +158,8 @@ def world(
 ) -> list[Fact]:
     """Draws facts about different subjects, with different values.
 
-    Two of them are often of one relation, so that a value in a statement does not yet
-    say whether the statement is true.
+    Two of them are often of one relation, so that a wrong value can stand in the passage too;
+    most of those that `about` draws do not.
     """
     people = pick_several(rng, words.NAMES, count)
     relations = [name for name, r in RELATIONS.items() if not (people_only and r.about_things)]

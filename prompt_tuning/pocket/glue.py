@@ -1,13 +1,16 @@
 """PocketGLUE: the eight SuperGLUE tasks in controlled English, row by row as in the official JSONL.
 
     rows('boolq', 'train', 2)
-    [{'passage': 'nina is fond of rice . leo waits in the barn .',
-      'question': 'is leo in the attic', 'label': False, 'idx': 0}, ...]
+    [{'question': 'is the pencil black', 'passage': 'adam goes to berlin . the pencil is black .',
+      'label': True, 'idx': 0}, ...]
 
-A row depends on its task, domain, seed, split and place alone, on every machine. Which
+The rows depend on task, domain, seed, difficulty, split and place alone, on every machine. Which
 split a row may stand in is decided by a digest of its text with the names taken out, so
 no row of one split occurs in another, not even under other names. Within a split no row
 comes twice. The labels of a task are equally frequent.
+
+The pretraining text (corpus.py) is drawn from the same banks and heeds no split: a sentence
+of a validation row can stand in it.
 
 Test rows keep their labels: nobody else holds them.
 """
@@ -33,6 +36,10 @@ SIZES: dict[str, dict[str, int]] = {
     "multirc": {"train": 2000, "validation": 100, "test": 100},
     "wsc": {"train": 2000, "validation": 300, "test": 300},
 }
+# Of a single fact there are not as many.
+SIZES_AT_1 = {
+    task: {"train": 400, "validation": 200, "test": 200} for task in ("boolq", "cb", "rte")
+}
 
 CB_LABELS = ("entailment", "contradiction", "neutral")
 RTE_LABELS = ("entailment", "not_entailment")
@@ -56,7 +63,7 @@ def rows(
     Args:
       task: one of TASKS or PAIRS.
       split: one of SPLITS.
-      count: how many; a longer list begins with the shorter one. None is the size in SIZES.
+      count: how many; a longer list begins with the shorter one. None is the size in `sizes`.
       seed: another seed is another data set of the same kind.
       domain: one of DOMAINS.
       difficulty: how many facts there are to look through, 1 to 3 (in MultiRC and ReCoRD one
@@ -80,7 +87,7 @@ def rows(
             raise ValueError(
                 f"PocketGLUE has no {name} {value!r}; known: {', '.join(map(str, known))}."
             )
-    count = SIZES[task][split] if count is None else count
+    count = sizes(task, difficulty)[split] if count is None else count
     recipe = Recipe(task, domain, seed, difficulty)
     made: list[Row] = []
     seen: set[str] = set()
@@ -89,6 +96,11 @@ def rows(
         seen.add(digest)
         made.append(row | {"idx": place})
     return made
+
+
+def sizes(task: str, difficulty: int = DIFFICULTY) -> dict[str, int]:
+    """The rows of each split where no other number is asked for."""
+    return SIZES_AT_1.get(task, SIZES[task]) if difficulty == 1 else SIZES[task]
 
 
 class Recipe(NamedTuple):

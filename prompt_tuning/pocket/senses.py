@@ -1,7 +1,7 @@
 """Words of two senses, and sentences that show which one is meant.
 
 A sense is a class of things, and a context fits every word of its class: "we fed the
-bat at dawn" (an animal), "he swung the bat today" (for sport). Whether two contexts mean
+bat once" (an animal), "the team used a bat today" (for sport). Whether two contexts mean
 the same sense can therefore be told of pairs that were never seen together.
 """
 

@@ -18,7 +18,7 @@
     gin_files = ["gin/methods/prompt_tuning.gin"]
     bindings = ["Run.prompt_length = None"]
     train = false                                  is only measured
-    seeds = [0]                                    nothing in it is drawn
+    seeds = [0]                                    nothing in it is drawn; the last axis decides
 
     [[exclude]]                                    combinations that are left out
     size = "xl"
@@ -44,6 +44,7 @@ from typing import Any
 TOP_KEYS = {"runs", "gin_files", "bindings", "seeds", "report", "axes", "exclude", "set"}
 REPORT_KEYS = {"score", "panels", "x", "lines"}
 VALUE_KEYS = {"gin_files", "bindings", "train", "seeds"}
+LISTS = {"gin_files": (str, "texts"), "bindings": (str, "texts"), "seeds": (int, "whole numbers")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Cell:
 
     @property
     def settings(self) -> str:
-        """A digest of its gin files and bindings: two cells of one key differ in it."""
+        """A digest of the names of its gin files and of its bindings, not of what the files say."""
         text = json.dumps([self.gin_files, self.bindings, self.train])
         return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
@@ -90,7 +91,7 @@ class Cell:
         """The pocket model that its bindings name, 'pocket_s@10'."""
         text = "\n".join(self.bindings)
         found = re.findall(
-            r"^INITIAL_CHECKPOINT_PATH *= *['\"](pocket_[^'\"/]+)", text, re.MULTILINE
+            r"^INITIAL_CHECKPOINT_PATH *= *['\"]?(pocket_[\w@]+)['\"]? *$", text, re.MULTILINE
         )
         return found[-1] if found else None
 
@@ -237,6 +238,13 @@ def _check_keys(where: str, found: Mapping[str, Any], known: set[str], required=
     if unknown or missing:
         problem = f"does not know {unknown[0]!r}" if unknown else f"lacks {missing[0]!r}"
         raise ValueError(f"{where} {problem}; what it may say: {', '.join(sorted(known))}.")
+    for key in LISTS.keys() & found.keys():
+        kind, described = LISTS[key]
+        value = found[key]
+        if not isinstance(value, list) or any(type(one) is not kind for one in value):
+            raise ValueError(f"{where}: {key} is a list of {described}; got {value!r}.")
+    if type(found.get("train", True)) is not bool:
+        raise ValueError(f"{where}: train is true or false; got {found['train']!r}.")
 
 
 def _shard(text: str | None) -> tuple[int, int]:

@@ -230,6 +230,8 @@ def _commit() -> str | None:
         return done.stdout.decode().strip()
 
     try:
+        if not os.path.samefile(git("rev-parse", "--show-toplevel"), root):
+            return None  # an installed copy inside another repository
         commit = git("rev-parse", "--short=12", "HEAD")
         changed = git("status", "--porcelain", "--", "prompt_tuning", "gin", "configs")
     except (OSError, subprocess.CalledProcessError):  # an installed copy

@@ -44,7 +44,7 @@ class Recipe(NamedTuple):
     span_steps: int
     span_learning_rate: float
     adapt_steps: int
-    adapt_learning_rate: float
+    adapt_learning_rate: float  # span_only has the one of span corruption
     batch_size: int
 
 
@@ -107,7 +107,8 @@ def pretrain(
       size: 'pocket_xs' to 'pocket_xl'.
       load_run: `config.load`.
       model_dir: the folder of the stages' runs; None is runs/pretrain_SIZE.
-      out: the folder to export to; None is the cache folder, where the size's name finds it.
+      out: the folder to export to; None is the cache folder, where the size's name finds it
+        unless the size is shipped.
       span_only: also train the line of span corruption only.
       steps_scale: multiplies all step counts, for a trial or for longer training.
       seed: of the first parameters and of the order of the text.
@@ -128,6 +129,8 @@ def pretrain(
     total = sum(stage.steps for stage in stages)
     listed = ", then ".join(f"{stage.name} ({stage.steps:,} steps)" for stage in stages)
     print(f"{size}: {listed}; in {model_dir}, exported to {out}")
+    if (pocket.ASSETS / size).is_dir():
+        print(f"{size!r} goes on meaning the shipped model; name the new one by its file in {out}")
     records, done = [], 0
     for number, stage in enumerate(stages, start=1):
         print(f"== stage {number} of {len(stages)}: {stage.name}, from {stage.start}")
@@ -173,7 +176,7 @@ def make_stages(
               recipe.adapt_learning_rate, recipe.batch_size, seed),
         # Another seed, or the text would come again in the first stage's order.
         Stage("span_only", "pretrain_span_only.gin", start, adapt_steps, (adapt_steps,),
-              recipe.adapt_learning_rate, recipe.batch_size, seed + 1),
+              recipe.span_learning_rate, recipe.batch_size, seed + 1),
     ]  # fmt: skip
     return made if span_only else made[:2]
 
@@ -236,16 +239,21 @@ def _train(stage: Stage, run: Run) -> dict[str, Any]:
         print(f"{stage.name} is done already, in {run.model_dir}")
         return kept["record"]
     os.makedirs(run.model_dir, exist_ok=True)
+    _write(path, kept)  # before the first step: what is killed was begun with these settings
     began = time.monotonic()
     try:
         train_run(run)
         kept["is_done"] = True
     finally:
         kept["record"]["seconds"] += time.monotonic() - began
-        with open(path + ".tmp", "w", encoding="utf-8") as file:
-            json.dump(kept, file, indent=2)
-        os.replace(path + ".tmp", path)
+        _write(path, kept)
     return kept["record"]
+
+
+def _write(path: str, stage: dict[str, Any]) -> None:
+    with open(path + ".tmp", "w", encoding="utf-8") as file:
+        json.dump(stage, file, indent=2)
+    os.replace(path + ".tmp", path)
 
 
 def _probes(

@@ -87,6 +87,13 @@ def test_what_there_is_not_is_refused(sweep_file, shard, only, message):
         ('size = "b"\nmethod', 'size = "c"\nmethod', "[[set]] names size = 'c'; there are a, b."),
         ("[axes.task.true]", '[axes.task."t/f"]', "letters, digits, '_' and '.'"),
         ("[report]", "[report", "cannot be read"),
+        ("seeds = [0, 1]", "seeds = 2", "seeds is a list of whole numbers; got 2."),
+        (
+            'bindings = ["PROMPT_LENGTH = 4"]',
+            'bindings = "P = 4"',
+            "prompt]: bindings is a list of",
+        ),
+        ("train = false", 'train = "false"', "train is true or false; got 'false'."),
     ],
 )
 def test_a_slip_in_the_file_is_one_sentence(sweep_file, old, new, message):

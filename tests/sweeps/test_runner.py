@@ -134,7 +134,7 @@ def test_results_of_other_settings_stop_it(sweep_file, counted):
 def test_results_of_another_pocket_model_stop_it(sweep_file, counted, monkeypatch):
     text = sweep_file.read_text()
     sweep_file.write_text(
-        text.replace("bindings = [", "bindings = [\"INITIAL_CHECKPOINT_PATH='pocket_s'\", ", 1)
+        text.replace("bindings = [", 'bindings = ["INITIAL_CHECKPOINT_PATH=pocket_s", ', 1)
     )
     cell = grid.load(str(sweep_file)).cells[0]
     assert cell.pocket_model == "pocket_s"

@@ -93,6 +93,46 @@ def test_other_settings_need_another_folder(made):
     pretraining.register()
 
 
+@pytest.mark.slow
+def test_a_killed_stage_is_not_taken_up_with_other_settings(tmp_path, monkeypatch):
+    def killed(run):
+        raise KeyboardInterrupt
+
+    arguments = {"model_dir": str(tmp_path / "runs"), "out": str(tmp_path / "out")}
+    with monkeypatch.context() as patched:
+        patched.setattr(pretrain, "train_run", killed)
+        patched.setattr(pretrain, "_write", _only_before_training(pretrain._write))
+        with pytest.raises(KeyboardInterrupt):
+            pretrain.pretrain("pocket_xs", config.load, bindings=BINDINGS, **arguments)
+    with pytest.raises(ValueError, match="runs/span holds this stage begun with other settings"):
+        pretrain.pretrain("pocket_xs", config.load, **arguments)
+    pretraining.register()
+
+
+def _only_before_training(write):
+    """A process that is killed writes nothing any more."""
+    calls = []
+    return lambda *arguments: calls or (calls.append(1), write(*arguments))
+
+
+@pytest.mark.parametrize(
+    ("stage", "config_name"),
+    enumerate(["pretrain_span", "pretrain_adapt", "pretrain_span_only"]),
+)
+def test_the_stages_by_themselves_are_those_of_pocket_s(stage, config_name):
+    made = pretrain.make_stages(pretrain.RECIPES["pocket_s"], "m", True)[stage]
+    files = ["gin/models/pocket_s.gin", f"configs/pocket/{config_name}.gin"]
+    by_itself = config.load(files)
+    in_recipe = pretrain._load("pocket_s", made, "m", config.load, ())
+    for name in ("train_steps", "batch_size", "eval_period", "checkpoint_steps", "seed"):
+        assert getattr(by_itself, name) == getattr(in_recipe, name), name
+    rates = [
+        [float(run.optimizer.keywords["learning_rate"](step)) for step in (5, 60, 300)]
+        for run in (by_itself, in_recipe)
+    ]
+    assert rates[0] == rates[1]
+
+
 def test_the_stages_of_a_size():
     span, adapt, only = pretrain.make_stages(pretrain.RECIPES["pocket_s"], "m", True, seed=4)
     assert span.start == "random_repeats:4"
