@@ -53,7 +53,7 @@ RECIPES = {
     "pocket_s": Recipe(500, 0.005, 6_400, 0.02, 64),
     "pocket_m": Recipe(500, 0.005, 6_400, 0.02, 64),
     "pocket_l": Recipe(500, 0.005, 3_200, 0.02, 64),
-    "pocket_xl": Recipe(500, 0.005, 3_200, 0.01, 64),
+    "pocket_xl": Recipe(500, 0.005, 3_200, 0.02, 64),
 }
 KEPT_PERCENT = (0, 10, 50, 100)  # of LM adaptation
 SET_BY_RECIPE = (
