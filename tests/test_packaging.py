@@ -1,5 +1,6 @@
 """Tests of setup.py and constraints.txt: what is promised, what is pinned, what is shipped."""
 
+import json
 import re
 import subprocess
 import sys
@@ -7,7 +8,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import safetensors.numpy
 from packaging.requirements import Requirement
+
+from prompt_tuning import trees
+from prompt_tuning.checkpoints import pocket
 
 ROOT = Path(__file__).parent.parent
 SETUP = (ROOT / "setup.py").read_text()
@@ -79,3 +84,13 @@ def test_the_wheel_carries_parts_and_runs_and_finds_them(tmp_path):
     file, length = done.stdout.split()
     assert file.startswith(str(tmp_path))
     assert length == "16"
+
+
+def test_the_shipped_models_are_those_of_their_cards():
+    weights = sorted(pocket.ASSETS.glob("pocket_*/*.safetensors"))
+    assert {path.parent.name for path in weights} == set(pocket.SIZES) - {"pocket_xl"}
+    for path in weights:
+        card = json.loads(path.with_name("card.json").read_text())
+        (told,) = [one for one in card["checkpoints"].values() if one["file"] == path.name]
+        assert told["fingerprint"] == trees.fingerprint(safetensors.numpy.load_file(path))
+    assert sum(path.stat().st_size for path in pocket.ASSETS.rglob("*.*")) <= 25_000_000
