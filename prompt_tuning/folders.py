@@ -31,6 +31,18 @@ def new_folder(path: str | os.PathLike, choose: str = "folder") -> Iterator[str]
         raise
 
 
+def replace_file(path: str | os.PathLike, content: bytes) -> None:
+    """Writes a file that is whole at every moment: the old one, then the new one."""
+    temporary = f"{os.fspath(path)}.tmp-{os.getpid()}"
+    try:
+        write_synced(temporary, content)
+        os.replace(temporary, path)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+        raise
+
+
 def write_synced(path: str | os.PathLike, content: bytes) -> None:
     """Writes a file and waits until it is on the disk."""
     with open(path, "wb") as file:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from prompt_tuning import trees
+from prompt_tuning import folders, trees
 from prompt_tuning.checkpoints import tensor_files
 from prompt_tuning.checkpoints.leaves import Leaf
 
@@ -76,13 +76,13 @@ def find(name: str) -> str:
             f"There is no checkpoint {name!r}: after the @ stands one of {', '.join(FILES)}, "
             "percent of LM adaptation done or 'span' for span corruption only."
         )
-    folders = (ASSETS / size, cache_folder() / size)
-    for folder in folders:
+    places = (ASSETS / size, cache_folder() / size)
+    for folder in places:
         if (folder / FILES[variant]).is_file():
             return str(folder / FILES[variant])
     flag = " --span_only" if variant == "span" else ""
     raise ValueError(
-        f"{name!r} is not shipped and has not been made on this machine yet ({folders[1]} does not "
+        f"{name!r} is not shipped and has not been made on this machine yet ({places[1]} does not "
         f"hold {FILES[variant]}). Make it with `prompt-tuning pretrain {size}{flag}`."
     )
 
@@ -137,10 +137,7 @@ def export(folder: str | os.PathLike, variant: str, params: Mapping[str, Any]) -
     rounded = in_float16(params)
     os.makedirs(folder, exist_ok=True)
     path = Path(folder) / FILES[variant]
-    temporary = path.with_suffix(".tmp")
-    safetensors.numpy.save_file(dict(sorted(rounded.items())), temporary)
-    temporary.chmod(0o644)  # safetensors makes it readable by its owner alone
-    os.replace(temporary, path)
+    folders.replace_file(path, safetensors.numpy.save(dict(sorted(rounded.items()))))
     return {
         "file": path.name,
         "bytes": path.stat().st_size,
@@ -153,9 +150,7 @@ def write_card(folder: str | os.PathLike, card: Mapping[str, Any]) -> None:
     folder = Path(folder)
     texts = {"card.json": json.dumps(card, indent=2) + "\n", "README.md": render(card)}
     for name, text in texts.items():
-        temporary = folder / f"{name}.tmp"
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, folder / name)
+        folders.replace_file(folder / name, text.encode())
 
 
 def read_card(name: str) -> dict[str, Any]:

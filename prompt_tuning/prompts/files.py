@@ -108,8 +108,8 @@ def save(path: str | os.PathLike, prompt: Any, metadata: PromptMetadata) -> tupl
     npy = io.BytesIO()
     np.save(npy, prompt, allow_pickle=False)
     os.makedirs(os.path.dirname(os.path.abspath(name)), exist_ok=True)
-    _write_atomically(name + ".npy", npy.getvalue())
-    _write_atomically(
+    folders.replace_file(name + ".npy", npy.getvalue())
+    folders.replace_file(
         name + ".safetensors", safetensors.numpy.save({_TENSOR: prompt}, metadata=header(metadata))
     )
     return name + ".safetensors", name + ".npy"
@@ -317,14 +317,3 @@ def checked(array: Any, whose: str) -> np.ndarray:
             f"vector {bad[0][0]}, column {bad[0][1]}). The training that wrote it diverged."
         )
     return array
-
-
-def _write_atomically(path: str, data: bytes) -> None:
-    temporary = f"{path}.tmp-{os.getpid()}"
-    try:
-        folders.write_synced(temporary, data)
-        os.replace(temporary, path)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.remove(temporary)
-        raise

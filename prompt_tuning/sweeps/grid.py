@@ -192,6 +192,8 @@ def check_value(axes: Mapping[str, tuple[Value, ...]], axis: str, name: str, whe
 
 def _rule(path: str, kind: str, axes: Mapping[str, tuple[Value, ...]], rule: Mapping[str, Any]):
     """The combination that a rule speaks of, {axis: value}."""
+    if kind == "set":
+        _check_types(f"{path}, [[set]]", rule)
     combination = {key: x for key, x in rule.items() if (kind, key) != ("set", "bindings")}
     for axis, name in combination.items():
         check_value(axes, axis, name, f"{path}, [[{kind}]]")
@@ -238,6 +240,10 @@ def _check_keys(where: str, found: Mapping[str, Any], known: set[str], required=
     if unknown or missing:
         problem = f"does not know {unknown[0]!r}" if unknown else f"lacks {missing[0]!r}"
         raise ValueError(f"{where} {problem}; what it may say: {', '.join(sorted(known))}.")
+    _check_types(where, found)
+
+
+def _check_types(where: str, found: Mapping[str, Any]) -> None:
     for key in LISTS.keys() & found.keys():
         kind, described = LISTS[key]
         value = found[key]

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from prompt_tuning import trees
+from prompt_tuning import folders, trees
 from prompt_tuning.checkpoints import pocket
 from prompt_tuning.data import pretraining
 from prompt_tuning.prompts import files
@@ -251,9 +251,7 @@ def _train(stage: Stage, run: Run) -> dict[str, Any]:
 
 
 def _write(path: str, stage: dict[str, Any]) -> None:
-    with open(path + ".tmp", "w", encoding="utf-8") as file:
-        json.dump(stage, file, indent=2)
-    os.replace(path + ".tmp", path)
+    folders.replace_file(path, json.dumps(stage, indent=2).encode())
 
 
 def _probes(

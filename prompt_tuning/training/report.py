@@ -16,7 +16,7 @@ from typing import Any
 
 from clu import metric_writers
 
-from prompt_tuning import trees
+from prompt_tuning import folders, trees
 from prompt_tuning.prompts import files
 
 LINE_WIDTH = 110
@@ -160,7 +160,7 @@ class Metrics:
             return
         with open(self._path, encoding="utf-8") as file:
             kept = [line.rstrip("\n") + "\n" for line in file if _step_of(line) <= step]
-        _replace(self._path, "".join(kept))
+        folders.replace_file(self._path, "".join(kept).encode())
 
 
 def _step_of(line: str) -> float:
@@ -178,12 +178,4 @@ def write_settings(folder: str, config_text: str) -> None:
         "versions.json": json.dumps(files.library_versions(), indent=2) + "\n",
     }
     for name, text in settings.items():
-        _replace(os.path.join(folder, name), text)
-
-
-def _replace(path: str, text: str) -> None:
-    """Writes a file that is whole at every moment."""
-    temporary = path + ".tmp"
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(temporary, path)
+        folders.replace_file(os.path.join(folder, name), text.encode())

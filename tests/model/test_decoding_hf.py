@@ -3,32 +3,24 @@
 The model is read by checkpoints/hugging_face.py, the adapters by prompts/peft.py.
 """
 
+import dataclasses
 import functools
 import json
 
 import jax
 import numpy as np
 import pytest
+import t5x_tiny
 
 from prompt_tuning import trees
 from prompt_tuning.checkpoints import checkpoint
 from prompt_tuning.model.decoding import generate
-from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.model.transformer import Transformer
 from prompt_tuning.prompts import peft
 from prompt_tuning.prompts.prompt import PROMPT_PATH, soft_prompt_hooks
 from prompt_tuning.training.frozen import load_parameters
 
-CONFIG = T5Config(
-    name="hf_tiny",
-    vocab_size=128,
-    emb_dim=32,
-    num_heads=4,
-    head_dim=8,
-    num_encoder_layers=2,
-    num_decoder_layers=2,
-    mlp_dim=64,
-)
+CONFIG = dataclasses.replace(t5x_tiny.CONFIG, name="hf_tiny")
 PROMPT_LENGTH = 6
 PROMPTED = Transformer(CONFIG, soft_prompt_hooks(length=PROMPT_LENGTH))
 NEW_TOKENS = 8

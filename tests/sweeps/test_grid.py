@@ -93,6 +93,11 @@ def test_what_there_is_not_is_refused(sweep_file, shard, only, message):
             'bindings = "P = 4"',
             "prompt]: bindings is a list of",
         ),
+        (
+            'bindings = ["adafactor.learning_rate = 0.01"]',
+            'bindings = "adafactor.learning_rate = 0.01"',
+            "[[set]]: bindings is a list of texts; got 'adafactor",
+        ),
         ("train = false", 'train = "false"', "train is true or false; got 'false'."),
     ],
 )
