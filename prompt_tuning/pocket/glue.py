@@ -138,23 +138,23 @@ def split_of(digest: str) -> str:
 def _digest(row: Row) -> str:
     """A digest of a row's texts, names replaced by numbers; the label is left out.
 
-    Whom WSC asks about is left out as well: the sentence with either is one sentence.
+    What differs between the examples of one text is left out as well, MultiRC's questions and
+    whom WSC asks about: all examples of a text stand in one split.
     """
-    text = "\n".join(texts({key: row[key] for key in row if key != "target"}))
-    return hashlib.sha256(without_names(text).encode()).hexdigest()
+    return hashlib.sha256(without_names("\n".join(_texts(row))).encode()).hexdigest()
 
 
-def texts(row: Row) -> Iterator[str]:
-    """Yields the texts of a row by their keys, 'source' and the label left out."""
+def _texts(row: Row) -> Iterator[str]:
+    """Yields the texts of a row that decide its split, by their keys."""
     for key in sorted(row):
         value = row[key]
-        if key in ("source", "label"):
+        if key in ("source", "label", "questions", "target"):
             continue
         if isinstance(value, str):
             yield value
         for part in value if isinstance(value, list) else [value]:
             if isinstance(part, dict):
-                yield from texts(part)
+                yield from _texts(part)
 
 
 def without_names(text: str) -> str:

@@ -1,7 +1,7 @@
 """PocketGLUE's rows: the official schema, true labels, balance, disjoint splits, frozen bytes.
 
 `python tests/pocket/test_glue.py` writes hashes.json anew after a wished-for change of the
-generator; raise `pocket_glue.VERSION` then.
+generator; raise `pocket_glue.VERSION` then, once rows of this version have been released.
 """
 
 import collections
@@ -177,14 +177,12 @@ def test_renamed():
 @pytest.mark.parametrize(("domain", "difficulty"), KINDS)
 @pytest.mark.parametrize("task", TASKS)
 def test_splits_share_nothing_up_to_names(task, domain, difficulty):
-    read = {
-        split: {
-            renamed(text)
-            for row in rows(task, split, domain, difficulty)
-            for text in inputs(task, row)
-        }
-        for split in glue.SPLITS
-    }
+    """At home all rows of the usual sizes; at sea the first ones."""
+    read = {}
+    for split in glue.SPLITS:
+        count = None if domain == "home" else COUNTS[split]
+        made = glue.rows(task, split, count, domain=domain, difficulty=difficulty)
+        read[split] = {renamed(text) for row in made for text in inputs(task, row)}
     assert not read["validation"] & read["train"]
     assert not read["test"] & (read["train"] | read["validation"])
 
@@ -383,7 +381,7 @@ def test_what_one_word_tells():
     scores = {}
     for function in super_glue.METRICS["multirc"]:
         scores |= function(targets, said)
-    assert round(sum(scores.values()) / len(scores), 1) == 90.3
+    assert round(sum(scores.values()) / len(scores), 1) == 87.6
 
     points = 0.0
     things = set(words.DOMAINS["home"].things)
