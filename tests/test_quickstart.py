@@ -58,6 +58,7 @@ def test_the_prompt_makes_the_difference(tmp_path):
     """The real one, as `make quickstart` runs it."""
     command = [sys.executable, "-m", "prompt_tuning.cli", "quickstart", f"--model_dir={tmp_path}"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stderr == ""  # nothing of what TensorFlow likes to tell
     assert CONFIG in done.stdout
     frozen, prompted = (
         json.loads((tmp_path / f"eval_{which}" / "metrics.json").read_text())

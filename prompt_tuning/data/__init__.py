@@ -1,7 +1,8 @@
 """Tasks, their text and their metrics; the one door to TensorFlow and seqio.
 
 TensorFlow's libraries greet the user on the standard error stream before anything can
-turn that off, so their first import happens here, with the stream put aside.
+turn that off, so their first import happens here, with the stream put aside, and so does the
+first look for GPUs, which complains where there is none.
 """
 
 import contextlib
@@ -30,5 +31,8 @@ def _quiet() -> Iterator[None]:
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 with _quiet():
     import seqio  # noqa: F401
-    import tensorflow  # noqa: F401
+    import tensorflow
     import tensorflow_text  # noqa: F401
+
+    # JAX owns the accelerators: left alone, TensorFlow would claim all of a GPU's memory.
+    tensorflow.config.set_visible_devices([], "GPU")

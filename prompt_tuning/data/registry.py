@@ -9,10 +9,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import seqio
-import tensorflow as tf
-
-# JAX owns the accelerators: left alone, TensorFlow would claim all of a GPU's memory.
-tf.config.set_visible_devices([], "GPU")
 
 
 @dataclasses.dataclass(frozen=True)
