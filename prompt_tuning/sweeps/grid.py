@@ -10,6 +10,7 @@
     panels = "task"                                three axes: a panel each,
     x = "size"                                     from left to right,
     lines = "method"                               a line each
+    overall = "PocketGLUE"                         if it is there: one more panel, their mean
 
     [axes.task.boolq]                              one value of the axis 'task'
     gin_files = ["gin/tasks/pocket_boolq.gin"]
@@ -138,12 +139,18 @@ def load(path: str) -> Sweep:
     _check_keys(path, found, TOP_KEYS, required={"runs", "seeds", "axes", "report"})
     axes = {axis: _values(path, axis, values) for axis, values in found["axes"].items()}
     report = found["report"]
-    _check_keys(f"{path}, [report]", report, REPORT_KEYS, required=REPORT_KEYS)
+    _check_keys(f"{path}, [report]", report, {*REPORT_KEYS, "overall"}, required=REPORT_KEYS)
     chosen = [report[name] for name in ("panels", "x", "lines")]
     if sorted(chosen) != sorted(axes):
         raise ValueError(
             f"{path}, [report]: panels, x and lines must share out the three axes, which are "
             f"{', '.join(axes)}; got {', '.join(chosen)}."
+        )
+    overall, panels = report.get("overall"), [value.name for value in axes[report["panels"]]]
+    if overall in panels or not isinstance(overall, str | None):
+        raise ValueError(
+            f"{path}, [report]: overall names one more panel, a text that none of "
+            f"{report['panels']} has; got {overall!r}."
         )
     excluded = [_rule(path, "exclude", axes, rule) for rule in found.get("exclude", [])]
     set_besides = [

@@ -5,7 +5,8 @@
     figure.png   a panel for each task, score against size, a line for each method
 
 ± is the standard deviation over the seeds (n - 1), (3) their number. What was not run, or
-failed, is shown as missing; nothing is ever filled in.
+failed, is shown as missing; nothing is ever filled in. The overall panel, if there is one, is the
+mean of the others, taken for each seed that all of them have.
 """
 
 import csv
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 from prompt_tuning.sweeps import grid, runner
 
 MISSING = "–"
-COLUMNS = 4  # panels side by side
+COLUMNS = (4, 3)  # panels side by side, whichever leaves fewer places empty
 PANEL_INCHES = (3.0, 2.6)
 FLOOR = "majority"
 CSV_COLUMNS = (
@@ -87,12 +88,48 @@ def gather(sweep: grid.Sweep, records: Sequence[Mapping[str, Any]], **values: st
     Args:
       sweep: names the score.
       records: results, see `runner.read_results`.
-      **values: the value of each axis.
+      **values: the value of each axis, or of some; of each for the overall panel.
     """
+    if values.get(sweep.report["panels"]) in _overall(sweep):
+        return _mean_of_panels(sweep, records, values)
     chosen = [r for r in records if values.items() <= r["values"].items()]
     score = sweep.report["score"]
     chosen = [r for r in chosen if math.isfinite(r["best"].get(score, math.nan))]
     return Cell([r["best"][score] for r in chosen], chosen)
+
+
+def _mean_of_panels(
+    sweep: grid.Sweep, records: Sequence[Mapping[str, Any]], values: Mapping[str, str]
+) -> Cell:
+    panels = sweep.report["panels"]
+    cells = [
+        gather(sweep, records, **{**values, panels: value.name}) for value in sweep.axes[panels]
+    ]
+    by_seed = [
+        {record["seed"]: score for record, score in zip(cell.records, cell.scores, strict=True)}
+        for cell in cells
+    ]
+    seeds = [seed for seed in by_seed[0] if all(seed in scores for scores in by_seed)]
+    means = [statistics.fmean(scores[seed] for scores in by_seed) for seed in seeds]
+    return Cell(means, [r for cell in cells for r in cell.records if r["seed"] in seeds])
+
+
+def _floor(sweep: grid.Sweep, records: Sequence[Mapping[str, Any]], **values: str) -> float | None:
+    panels = sweep.report["panels"]
+    if values[panels] not in _overall(sweep):
+        return gather(sweep, records, **values).average("floor")
+    all_values = [{**values, panels: value.name} for value in sweep.axes[panels]]
+    floors = [_floor(sweep, records, **one) for one in all_values]
+    return None if None in floors else statistics.fmean(floors)
+
+
+def _overall(sweep: grid.Sweep) -> list[str]:
+    """The name of the overall panel, if there is one."""
+    return [sweep.report["overall"]] if "overall" in sweep.report else []
+
+
+def _panels(sweep: grid.Sweep) -> list[str]:
+    return [*_overall(sweep), *(value.name for value in sweep.axes[sweep.report["panels"]])]
 
 
 def markdown(sweep: grid.Sweep, records: Sequence[Mapping[str, Any]]) -> str:
@@ -101,13 +138,13 @@ def markdown(sweep: grid.Sweep, records: Sequence[Mapping[str, Any]]) -> str:
     columns = [value.name for value in sweep.axes[lines]]
     header = [panels, x, *columns, FLOOR]
     rows = [header, ["---"] * 2 + ["---:"] * (len(columns) + 1)]
-    for panel in sweep.axes[panels]:
+    for panel in _panels(sweep):
         for place in sweep.axes[x]:
-            at = {panels: panel.name, x: place.name}
+            at = {panels: panel, x: place.name}
             cells = [gather(sweep, records, **at, **{lines: name}) for name in columns]
-            floor = gather(sweep, records, **at).average("floor")
+            floor = _floor(sweep, records, **at)
             shown = MISSING if floor is None else f"{floor:.1f}"
-            rows.append([panel.name, place.name, *map(str, cells), shown])
+            rows.append([panel, place.name, *map(str, cells), shown])
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     return f"{_origin(sweep, records)}\n\n{table}\n"
 
@@ -124,7 +161,10 @@ def _origin(sweep: grid.Sweep, records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _write_csv(path: str, sweep: grid.Sweep, records: Sequence[Mapping[str, Any]]) -> None:
-    combinations = {tuple(cell.values.items()): None for cell in sweep.cells}
+    panels = sweep.report["panels"]
+    every = [{**cell.values, panels: name} for name in _overall(sweep) for cell in sweep.cells]
+    every += [dict(cell.values) for cell in sweep.cells]
+    combinations = {tuple(values.items()): None for values in every}
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*sweep.axes, *CSV_COLUMNS])
@@ -141,8 +181,8 @@ def _draw(path: str, sweep: grid.Sweep, records: Sequence[Mapping[str, Any]]) ->
     from matplotlib.figure import Figure  # draws without a screen; slow to import
 
     panels, x, lines = (sweep.report[name] for name in ("panels", "x", "lines"))
-    names = [value.name for value in sweep.axes[panels]]
-    columns = min(COLUMNS, len(names))
+    names = _panels(sweep)
+    columns = min(min(COLUMNS, key=lambda count: -len(names) % count), len(names))
     rows = -(-len(names) // columns)
     size = (PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows + 0.4)
     figure = Figure(figsize=size, layout="constrained")
@@ -161,7 +201,7 @@ def _draw(path: str, sweep: grid.Sweep, records: Sequence[Mapping[str, Any]]) ->
                 capsize=3,
                 label=line,
             )
-        floor = gather(sweep, records, **{panels: name}).average("floor")
+        floor = _floor(sweep, records, **{panels: name})
         if floor is not None:
             axes.axhline(floor, color="gray", linestyle=":", label=FLOOR)
         if _counts_parameters(places):

@@ -87,6 +87,7 @@ def test_what_there_is_not_is_refused(sweep_file, shard, only, message):
         ('size = "b"\nmethod', 'size = "c"\nmethod', "[[set]] names size = 'c'; there are a, b."),
         ("[axes.task.true]", '[axes.task."t/f"]', "letters, digits, '_' and '.'"),
         ("[report]", "[report", "cannot be read"),
+        ('x = "size"', 'overall = "true"\nx = "size"', "a text that none of task has; got 'true'."),
         ("seeds = [0, 1]", "seeds = 2", "seeds is a list of whole numbers; got 2."),
         (
             'bindings = ["PROMPT_LENGTH = 4"]',

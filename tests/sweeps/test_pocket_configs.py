@@ -1,4 +1,4 @@
-"""configs/pocket/*_tuning.gin are runs of experiments/pocket and expect what it measured."""
+"""What was measured in experiments/pocket, its README and configs/pocket/*_tuning.gin say."""
 
 import dataclasses
 import re
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from prompt_tuning import config
-from prompt_tuning.sweeps import grid, runner
+from prompt_tuning.sweeps import grid, report, runner
 
 PROJECT = Path(__file__).parents[2]
 SWEEP = grid.load(str(PROJECT / "experiments/pocket/sweep.toml"))
@@ -33,6 +33,13 @@ def test_a_config_is_the_run_that_was_measured(task, method):
     numbers = (np.mean(scores), min(scores), max(scores), len(cells), done[cells[0].key]["floor"])
     found = EXPECTED.search(path.read_text())
     assert [float(number) for number in found.groups()] == pytest.approx(numbers, abs=0.0501)
+
+
+def test_the_readme_has_the_table_of_the_results():
+    shown = report.markdown(SWEEP, list(runner.read_results(SWEEP).values()))
+    folder = PROJECT / "experiments/pocket"
+    assert (folder / "table.md").read_text() == shown
+    assert shown.split("\n\n")[1] in (folder / "README.md").read_text()
 
 
 def _loaded(cell):

@@ -62,6 +62,27 @@ def test_the_table(results):
     assert (missing["n"], missing["mean"]) == ("0", "")
 
 
+def test_the_overall_panel_is_the_mean_of_the_seeds_that_all_panels_have(results):
+    text = results.read_text().replace('lines = "method"', 'lines = "method"\noverall = "all"')
+    results.write_text(text)
+    lines = (results.parent / "results.jsonl").read_text().splitlines()
+    record = json.loads(lines[1])  # awful-a-prompt-0 has 80
+    record |= {"key": "true-a-prompt-0", "values": {**record["values"], "task": "true"}}
+    (cell,) = [c for c in grid.load(str(results)).cells if c.key == record["key"]]
+    record |= {"settings": cell.settings, "best": {"step": 4, "dev_score": 60.0}, "floor": 45.0}
+    (results.parent / "results.jsonl").write_text("\n".join([*lines, json.dumps(record), ""]))
+    report.write_report(str(results))
+    table = (results.parent / "table.md").read_text().splitlines()
+    assert table[4:6] == [
+        "| all | a | – | 70.0 (1) | – | 50.0 |",
+        "| all | b | – | – | – | – |",
+    ]
+    with open(results.parent / "table.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 15
+    assert [row["mean"] for row in rows if row["task"] == "all"] == ["", "70", "", "", "", ""]
+
+
 def test_the_figure_has_what_was_run_and_no_more(results, monkeypatch):
     from matplotlib.figure import Figure
 
