@@ -101,10 +101,7 @@ def gather(sweep: grid.Sweep, records: Sequence[Mapping[str, Any]], **values: st
 def _mean_of_panels(
     sweep: grid.Sweep, records: Sequence[Mapping[str, Any]], values: Mapping[str, str]
 ) -> Cell:
-    panels = sweep.report["panels"]
-    cells = [
-        gather(sweep, records, **{**values, panels: value.name}) for value in sweep.axes[panels]
-    ]
+    cells = [gather(sweep, records, **one) for one in _in_each_panel(sweep, values)]
     by_seed = [
         {record["seed"]: score for record, score in zip(cell.records, cell.scores, strict=True)}
         for cell in cells
@@ -115,12 +112,16 @@ def _mean_of_panels(
 
 
 def _floor(sweep: grid.Sweep, records: Sequence[Mapping[str, Any]], **values: str) -> float | None:
-    panels = sweep.report["panels"]
-    if values[panels] not in _overall(sweep):
-        return gather(sweep, records, **values).average("floor")
-    all_values = [{**values, panels: value.name} for value in sweep.axes[panels]]
-    floors = [_floor(sweep, records, **one) for one in all_values]
+    """The mean over the panels that are meant, all of them for the overall one."""
+    is_overall = values[sweep.report["panels"]] in _overall(sweep)
+    places = _in_each_panel(sweep, values) if is_overall else [values]
+    floors = [gather(sweep, records, **place).average("floor") for place in places]
     return None if None in floors else statistics.fmean(floors)
+
+
+def _in_each_panel(sweep: grid.Sweep, values: Mapping[str, str]) -> list[dict[str, str]]:
+    panels = sweep.report["panels"]
+    return [{**values, panels: value.name} for value in sweep.axes[panels]]
 
 
 def _overall(sweep: grid.Sweep) -> list[str]:
