@@ -31,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if bindings and not hasattr(options, "gin_file"):
             raise ValueError(f"--gin.{bindings[0]} means nothing to this command.")
+        from prompt_tuning.pocket import register
+
+        register.register_models()
         return options.command(options) or 0
     except BrokenPipeError:  # `... | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -196,7 +199,7 @@ def _train(options) -> None:
 
 def _pretrain(options) -> None:
     from prompt_tuning import config
-    from prompt_tuning.training.pretrain import pretrain
+    from prompt_tuning.pocket.pretrain import pretrain
 
     pretrain(
         options.size,
@@ -212,21 +215,23 @@ def _pretrain(options) -> None:
 
 def _eval(options) -> None:
     run = _load_run(options)
-    from prompt_tuning.training.evaluate import evaluate_run
+    from prompt_tuning.inference.evaluate import evaluate_run
 
     evaluate_run(run)
 
 
 def _infer(options) -> None:
     run = _load_run(options)
-    from prompt_tuning.training.infer import infer_run
+    from prompt_tuning.inference.infer import infer_run
 
     infer_run(run, options.input, options.output)
 
 
 def _tasks(options) -> None:
     from prompt_tuning.data import describe, tasks, vocabularies
+    from prompt_tuning.pocket import register
 
+    register.register_tasks()
     if options.module:
         tasks.import_task_module(options.module)
     if options.name is None:
@@ -248,11 +253,11 @@ def _prepare(options) -> None:
 
 
 def _pocket(options) -> None:
-    from prompt_tuning.data import pocket_files
+    from prompt_tuning.pocket import glue_files
 
-    given = {split: getattr(options, split) for split in pocket_files.FILES}
+    given = {split: getattr(options, split) for split in glue_files.FILES}
     sizes = {split: count for split, count in given.items() if count is not None}
-    found = pocket_files.write(
+    found = glue_files.write(
         options.out,
         tasks=options.tasks,
         domain=options.domain,
@@ -260,7 +265,7 @@ def _pocket(options) -> None:
         sizes=sizes,
         difficulty=options.difficulty,
     )
-    print(pocket_files.table(found))
+    print(glue_files.table(found))
 
 
 def _quickstart(options) -> None:

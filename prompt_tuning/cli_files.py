@@ -56,9 +56,9 @@ def add_checkpoint_commands(commands) -> None:
 
 
 def _prompt_show(options) -> None:
-    from prompt_tuning.prompts import inspect
+    from prompt_tuning.prompts import show
 
-    print(inspect.summary(options.path))
+    print(show.summary(options.path))
     if options.checkpoint is not None:
         _print_nearest_pieces(options)
 
@@ -67,14 +67,14 @@ def _print_nearest_pieces(options) -> None:
     from prompt_tuning.checkpoints import checkpoint
     from prompt_tuning.data import vocabularies
     from prompt_tuning.model.transformer import EMBEDDING_PATH
-    from prompt_tuning.prompts import files, inspect
+    from prompt_tuning.prompts import files, show
 
     prompt = files.load(options.path).prompt
     vocabulary = vocabularies.family(options.vocabulary).vocabulary
     vocabularies.use_file(vocabulary, options.vocabulary_file)
     table = checkpoint.read_variable(options.checkpoint, EMBEDDING_PATH)
     pieces = vocabularies.pieces(options.vocabulary)
-    found = inspect.nearest(prompt, table[: len(pieces)], options.count)
+    found = show.nearest(prompt, table[: len(pieces)], options.count)
     for position, row in enumerate(found):
         listed = "  ".join(f"{pieces[token]} {cosine:.3f}" for token, cosine in row)
         print(f"{position:4}  {listed}")

@@ -24,19 +24,20 @@ from typing import Any, NamedTuple
 
 import gin
 from gin import config_parser
-from prompt_tuning.data import pretraining, tables
+from prompt_tuning.data import tables
 from prompt_tuning.macros import MACROS
 from prompt_tuning.model import decoding
 from prompt_tuning.model.sizes import T5Config
+from prompt_tuning.pocket import corpus_tasks, register
 from prompt_tuning.prompts import initializers
+from prompt_tuning.run import Run
 from prompt_tuning.training import optimizers, schedules
-from prompt_tuning.training.run import Run
 
 CONFIGURABLES = (
     Run,
     T5Config,
     tables.TableTask,
-    pretraining.PocketCorpus,
+    corpus_tasks.PocketCorpus,
     decoding.Greedy,
     decoding.Sample,
     decoding.BeamSearch,
@@ -53,6 +54,9 @@ CONFIGURABLES = (
     schedules.linear_decay,
     schedules.rsqrt_decay,
 )
+
+register.register_models()
+register.register_tasks()
 
 for _thing in CONFIGURABLES:
     gin.external_configurable(_thing, module=_thing.__module__)
@@ -138,7 +142,7 @@ def load(
         gin.finalize()
         if any(statement.name.startswith("TableTask.") for statement in statements):
             tables.register(gin.get_configurable(tables.TableTask)())
-        pretraining.register(gin.get_configurable(pretraining.PocketCorpus)())
+        corpus_tasks.register(gin.get_configurable(corpus_tasks.PocketCorpus)())
         run = gin.get_configurable(Run)()
         return dataclasses.replace(
             run,

@@ -16,13 +16,14 @@ import numpy as np
 
 from prompt_tuning import api, trees
 from prompt_tuning.data import batches, evaluation, vocabularies
+from prompt_tuning.inference import evaluate
+from prompt_tuning.inference.evaluate import Evaluated, evaluate_run
+from prompt_tuning.inference.frozen import FrozenT5
 from prompt_tuning.model.transformer import EMBEDDING_PATH
-from prompt_tuning.prompts import files, inspect
-from prompt_tuning.training import evaluate, plots, report
-from prompt_tuning.training.evaluate import Evaluated, evaluate_run
-from prompt_tuning.training.frozen import FrozenT5
+from prompt_tuning.prompts import files, show
+from prompt_tuning.run import Run
+from prompt_tuning.training import plots, progress
 from prompt_tuning.training.loop import Trained, train_run
-from prompt_tuning.training.run import Run
 
 CONFIG = "configs/pocket/quickstart.gin"
 EXAMPLES = 3
@@ -97,7 +98,7 @@ def _scores(run: Run, frozen: Evaluated, prompted: Evaluated) -> list[str]:
 
 
 def _parameters(t5: FrozenT5, prompt: files.PromptFile) -> list[str]:
-    return report.parameter_table({"prompt": prompt.prompt}, t5.params).splitlines() + [
+    return progress.parameter_table({"prompt": prompt.prompt}, t5.params).splitlines() + [
         f"One number in {trees.count(t5.params) // prompt.prompt.size:,} was trained."
     ]
 
@@ -126,7 +127,7 @@ def _predictions(run: Run) -> list[dict[str, str]]:
 def _neighbors(t5: FrozenT5, prompt: files.PromptFile) -> list[str]:
     pieces = _pieces(t5)
     table = np.asarray(t5.params[EMBEDDING_PATH])[: len(pieces)]
-    found = inspect.nearest(prompt.prompt[:POSITIONS], table, NEIGHBORS)
+    found = show.nearest(prompt.prompt[:POSITIONS], table, NEIGHBORS)
     return [
         f"{position:4}  " + "  ".join(f"{pieces[token]} {cosine:.2f}" for token, cosine in row)
         for position, row in enumerate(found)

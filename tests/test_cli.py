@@ -47,7 +47,7 @@ def checkpoint(trained, tmp_path_factory):
     """The frozen model of that run with its prompt, as a T5X checkpoint."""
     from prompt_tuning.checkpoints import t5x_native
     from prompt_tuning.config import read_model
-    from prompt_tuning.training.frozen import load_parameters
+    from prompt_tuning.inference.frozen import load_parameters
 
     folder = tmp_path_factory.mktemp("model")
     params = load_parameters(read_model("tiny_byt5"), "random")

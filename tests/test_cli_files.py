@@ -10,9 +10,9 @@ from tiny_runs import DIMENSIONS
 from prompt_tuning.checkpoints import t5x_native
 from prompt_tuning.cli import main
 from prompt_tuning.config import read_model
+from prompt_tuning.inference.frozen import load_parameters
 from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.prompts import files
-from prompt_tuning.training.frozen import load_parameters
 
 PARTS = [
     "gin/models/tiny_byt5.gin",

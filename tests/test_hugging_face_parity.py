@@ -19,11 +19,11 @@ peft_library = pytest.importorskip("peft", reason=REASON)
 
 from prompt_tuning import trees  # noqa: E402
 from prompt_tuning.checkpoints import checkpoint, convert, hugging_face  # noqa: E402
+from prompt_tuning.inference.frozen import load_parameters  # noqa: E402
 from prompt_tuning.model.decoding import generate  # noqa: E402
 from prompt_tuning.model.transformer import Transformer  # noqa: E402
 from prompt_tuning.prompts import files, peft  # noqa: E402
 from prompt_tuning.prompts.prompt import PROMPT_PATH, soft_prompt_hooks  # noqa: E402
-from prompt_tuning.training.frozen import load_parameters  # noqa: E402
 
 SIZES = {
     "vocab_size": 96,

@@ -12,7 +12,7 @@ import safetensors.numpy
 from packaging.requirements import Requirement
 
 from prompt_tuning import trees
-from prompt_tuning.checkpoints import pocket
+from prompt_tuning.pocket import models
 
 ROOT = Path(__file__).parent.parent
 SETUP = (ROOT / "setup.py").read_text()
@@ -87,10 +87,10 @@ def test_the_wheel_carries_parts_and_runs_and_finds_them(tmp_path):
 
 
 def test_the_shipped_models_are_those_of_their_cards():
-    weights = sorted(pocket.ASSETS.glob("pocket_*/*.safetensors"))
-    assert {path.parent.name for path in weights} == set(pocket.SIZES) - {"pocket_xl"}
+    weights = sorted(models.ASSETS.glob("pocket_*/*.safetensors"))
+    assert {path.parent.name for path in weights} == set(models.SIZES) - {"pocket_xl"}
     for path in weights:
         card = json.loads(path.with_name("card.json").read_text())
         (told,) = [one for one in card["checkpoints"].values() if one["file"] == path.name]
         assert told["fingerprint"] == trees.fingerprint(safetensors.numpy.load_file(path))
-    assert sum(path.stat().st_size for path in pocket.ASSETS.rglob("*.*")) <= 25_000_000
+    assert sum(path.stat().st_size for path in models.ASSETS.rglob("*.*")) <= 25_000_000

@@ -4,9 +4,9 @@ import pytest
 
 from prompt_tuning import config
 from prompt_tuning.data import prepare, tasks, vocabularies
+from prompt_tuning.inference import evaluate, loading
+from prompt_tuning.inference.frozen import parameter_shapes
 from prompt_tuning.prompts import files
-from prompt_tuning.training import evaluate, setup
-from prompt_tuning.training.frozen import parameter_shapes
 
 
 @pytest.mark.parametrize("name", ["sst2", "mrpc", "rte"])
@@ -41,7 +41,7 @@ def test_only_the_checkpoint_is_missing(real_data, own_folders, tmp_path):
     run = config.load(
         ["configs/released/rte.gin"], [f"{name}={value!r}" for name, value in settings.items()]
     )
-    setup.prepare_task(run)
+    loading.prepare_task(run)
     (examples,) = evaluate.load_eval_sets(run)
     assert (len(examples), examples.cut["inputs"]) == (277, 0)
     with pytest.raises(ValueError, match=r"There is no checkpoint '.*base'"):

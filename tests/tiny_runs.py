@@ -15,14 +15,14 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from prompt_tuning import config
 from prompt_tuning.data import batches
+from prompt_tuning.inference import evaluate, loading
+from prompt_tuning.inference.frozen import load_parameters
 from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.prompts import files
 from prompt_tuning.prompts.initializers import from_sampled_vocabulary
-from prompt_tuning.training import evaluate, setup
-from prompt_tuning.training.frozen import load_parameters
+from prompt_tuning.run import Run
 from prompt_tuning.training.loop import Trained, train_run
 from prompt_tuning.training.optimizers import adafactor
-from prompt_tuning.training.run import Run
 from prompt_tuning.training.step import make_train_step
 
 DIMENSIONS = {
@@ -143,7 +143,7 @@ def quick(compiled_programs: Path) -> Iterator[None]:
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(batches, "load", _load_once)
-            patch.setattr(setup, "load_parameters", _parameters_once)
+            patch.setattr(loading, "load_parameters", _parameters_once)
             yield
     finally:
         for name, value in before.items():

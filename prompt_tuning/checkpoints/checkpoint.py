@@ -15,7 +15,7 @@ import difflib
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -23,7 +23,13 @@ import ml_dtypes
 import numpy as np
 
 from prompt_tuning import trees
-from prompt_tuning.checkpoints import hugging_face, hugging_face_hub, pocket, t5x_native, t5x_orbax
+from prompt_tuning.checkpoints import (
+    hugging_face,
+    hugging_face_hub,
+    t5x_native,
+    t5x_orbax,
+    t5x_safetensors,
+)
 from prompt_tuning.checkpoints import leaves as leaves_lib
 from prompt_tuning.checkpoints.leaves import Leaf
 from prompt_tuning.model.sizes import T5Config
@@ -33,13 +39,27 @@ from prompt_tuning.prompts.prompt import PROMPT_PATH
 _READERS: dict[str, ModuleType] = {
     "T5X": t5x_native,
     "T5X (Orbax)": t5x_orbax,
-    "the pocket models' .safetensors": pocket,
+    "safetensors with T5X's names": t5x_safetensors,
     "Hugging Face (safetensors)": hugging_face,
 }
+_NAMED: dict[str, tuple[Callable[[str], bool], Callable[[str], str]]] = {}
 _DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 _PARALLEL_READS = 4
 
 _logger = logging.getLogger(__name__)
+
+
+def register_names(
+    family: str, *, is_name: Callable[[str], bool], find: Callable[[str], str]
+) -> None:
+    """Makes the names of a family of models usable wherever a checkpoint's path is.
+
+    Args:
+      family: registering it again replaces it.
+      is_name: whether a text is such a name and not a path.
+      find: turns a name into the path of a checkpoint, or raises ValueError.
+    """
+    _NAMED[family] = (is_name, find)
 
 
 class Row(NamedTuple):
@@ -57,8 +77,8 @@ def find(path: str | os.PathLike) -> str:
     Args:
       path: .../checkpoint_1000 with or without a trailing slash, the index file in it,
         or the folder that holds several of them, of which the newest is taken; a Hugging
-        Face folder; hf://NAME@REVISION, see `hugging_face_hub.py`; or the name of a
-        pocket model, see `pocket.py`.
+        Face folder; hf://NAME@REVISION, see `hugging_face_hub.py`; or a
+        registered name, see `register_names`.
 
     Raises:
       ValueError: there is no checkpoint, or one that is not read.
@@ -210,7 +230,8 @@ def _find(path: str) -> tuple[str, ModuleType]:
     if hugging_face_hub.is_name(path):
         folder = hugging_face_hub.fetch(path)
     else:
-        folder = pocket.find(path) if pocket.is_name(path) else path.rstrip("/") or "/"
+        named = next((find for is_name, find in _NAMED.values() if is_name(path)), None)
+        folder = named(path) if named else path.rstrip("/") or "/"
     is_index = os.path.basename(folder) == t5x_native.INDEX_FILE and os.path.isfile(folder)
     if is_index or hugging_face.is_file_of_one(folder):
         folder = os.path.dirname(folder) or "."

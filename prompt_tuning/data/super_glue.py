@@ -52,7 +52,7 @@ METRIC_NAMES: dict[str, tuple[str, ...]] = {
     "axg": (),
 }
 SCORED = ("boolq", "cb", "copa", "multirc", "record", "rte", "wic", "wsc")
-FAMILIES = ("super_glue", "pocket_glue", "pocket_glue_sea")  # Whose tasks make up a score.
+_FAMILIES: set[str] = set()  # whose tasks make up a score: those of `add_task`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +119,7 @@ def add_task(
       member: the task's short name; 'wsc' becomes two tasks and their mixture.
       examples: log samples of what the model wrote.
     """
+    _FAMILIES.add(benchmark.family)
     if member == "wsc":
         return _add_wsc(benchmark, family, prefix, examples)
     postprocess, metric_fns = logged(member, _postprocessor(member), METRICS[member], examples)
@@ -192,7 +193,7 @@ def superglue_score(metrics_by_task: Mapping[str, Mapping[str, float]]) -> float
         member = name if name in METRICS else info.member
         if name != member:
             families[info.family] = name
-        if member not in METRICS or not {*families} <= {*FAMILIES}:
+        if member not in METRICS or not {*families} <= _FAMILIES:
             raise ValueError(f"{name!r} is not a SuperGLUE task; they are {', '.join(METRICS)}.")
         if member in means:
             raise ValueError(f"The metrics of {member!r} came twice, the second time as {name!r}.")

@@ -4,7 +4,7 @@
     task = tasks.get('taskless_super_glue_cb_v102')
     tasks.labels('taskless_super_glue_cb_v102')    ('entailment', 'contradiction', 'neutral')
 
-Importing this module registers SuperGLUE, GLUE, PocketGLUE and the generated tasks. Tasks
+Importing this module registers SuperGLUE, GLUE and the generated tasks. Tasks
 of your own come from a table (`tables.py`) or from any module that registers
 them with seqio (`import_task_module`, the gin macro MIXTURE_OR_TASK_MODULE).
 """
@@ -12,19 +12,17 @@ them with seqio (`import_task_module`, the gin macro MIXTURE_OR_TASK_MODULE).
 import difflib
 import importlib
 import os
+from collections.abc import Callable
 
 import seqio
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from prompt_tuning.data import generated, glue, pocket_glue, pretraining, registry, super_glue
+from prompt_tuning.data import generated, glue, registry, super_glue
 
 super_glue.register()
 glue.register()
-pocket_glue.register()
 generated.register()
-if pretraining.TASKS[0] not in seqio.TaskRegistry.names():  # else a configuration did it
-    pretraining.register()
 
 Task = seqio.Task | seqio.Mixture
 
@@ -128,6 +126,18 @@ def import_task_module(module: str) -> None:
 
 
 _data_dir: str | None = None
+_MAKERS: dict[str, Callable[[str, str | None], None]] = {}
+
+
+def register_maker(dataset: str, make: Callable[[str, str | None], None]) -> None:
+    """Names the function that makes a TFDS dataset which is generated, not downloaded.
+
+    Args:
+      dataset: the name before the slash, 'pocket_glue'.
+      make: takes 'pocket_glue/cb:1.0.0' and the data folder (None is TFDS's own default), and
+        returns at once where the data is on disk.
+    """
+    _MAKERS[dataset] = make
 
 
 def set_data_dir(path: str | os.PathLike | None) -> None:
@@ -152,7 +162,7 @@ def set_data_dir(path: str | os.PathLike | None) -> None:
 def require_data(task: seqio.Task) -> None:
     """Checks that a task's data is on disk; nothing is ever downloaded behind your back.
 
-    PocketGLUE is made if need be.
+    A dataset that has a maker (`register_maker`) is made if need be.
 
     Raises:
       ValueError: it is not; the message says how to prepare it.
@@ -161,8 +171,9 @@ def require_data(task: seqio.Task) -> None:
         return
     dataset, own_dir = task.source.tfds_dataset.get_split_params()
     folder = _data_dir or own_dir
-    if dataset.startswith("pocket_glue/"):
-        pocket_glue.make_named(dataset, folder)
+    make = _MAKERS.get(dataset.partition("/")[0])
+    if make is not None:
+        make(dataset, folder)
         return
     try:
         folder_of_version = tfds.builder(dataset, data_dir=folder).data_path

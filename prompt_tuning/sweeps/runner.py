@@ -22,15 +22,16 @@ import jax
 import numpy as np
 
 from prompt_tuning import config, trees
-from prompt_tuning.checkpoints import pocket
 from prompt_tuning.data import batches, evaluation
+from prompt_tuning.inference import evaluate, loading
+from prompt_tuning.inference.frozen import parameter_shapes
+from prompt_tuning.pocket import models
 from prompt_tuning.prompts import files
 from prompt_tuning.prompts.prompt import PROMPT_PATH
+from prompt_tuning.run import Run
 from prompt_tuning.sweeps import grid
-from prompt_tuning.training import evaluate, plots, report, setup
-from prompt_tuning.training.frozen import parameter_shapes
+from prompt_tuning.training import plots, progress
 from prompt_tuning.training.loop import train_run
-from prompt_tuning.training.run import Run
 
 KEPT = {
     "prompts": ("prompts", "metrics.jsonl", "config.gin"),  # small; no tuned model, no state
@@ -73,7 +74,7 @@ def run_sweep(
                 print(f"{number}/{len(left)}  {cell.key}  FAILED: {record['error']}", flush=True)
                 continue
             done[cell.key] = record
-            remaining = report.human_time(seconds_left(left[number:], list(done.values())))
+            remaining = progress.human_time(seconds_left(left[number:], list(done.values())))
             score = record["best"].get(sweep.report["score"], float("nan"))
             print(
                 f"{number}/{len(left)}  {cell.key}  {sweep.report['score']} {score:.2f}  "
@@ -118,7 +119,7 @@ def read_results(sweep: grid.Sweep) -> dict[str, dict[str, Any]]:
 
 def _pocket_model(cell: grid.Cell) -> str | None:
     """The fingerprint of the pocket model that a run starts from, if it is on this machine."""
-    return pocket.fingerprint(cell.pocket_model) if cell.pocket_model else None
+    return models.fingerprint(cell.pocket_model) if cell.pocket_model else None
 
 
 def seconds_left(cells: Sequence[grid.Cell], done: Sequence[Mapping[str, Any]]) -> float:
@@ -188,7 +189,7 @@ def _measured_while_training(run: Run, best_step: int | None):
 
 def _floor(run: Run) -> float:
     """The dev score of one and the same answer to every row, see `majority_floor`."""
-    setup.prepare_task(run)
+    loading.prepare_task(run)
     sets = evaluate.load_eval_sets(run)
     floors = [evaluation.majority_floor(examples).metrics for examples in sets]
     return float(np.mean([evaluation.dev_score(metrics) for metrics in floors]))

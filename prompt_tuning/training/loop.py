@@ -22,10 +22,11 @@ from prompt_tuning import trees
 from prompt_tuning.checkpoints import t5x_native
 from prompt_tuning.checkpoints.training_state import StateStore
 from prompt_tuning.data import batches
+from prompt_tuning.inference import evaluate, loading
 from prompt_tuning.prompts import files
 from prompt_tuning.prompts.prompt import PROMPT_PATH
-from prompt_tuning.training import evaluate, report, setup
-from prompt_tuning.training.run import Run
+from prompt_tuning.run import Run
+from prompt_tuning.training import progress, setup
 from prompt_tuning.training.step import StepMetrics, TrainState, make_train_step
 
 PREEMPTED = 42  # exit code after SIGTERM; the state was saved
@@ -66,17 +67,17 @@ def train_run(run: Run) -> Trained:
 
 def _begin(run: Run) -> "_Training":
     """Loads everything, and says what it found; the initial parameters go no further."""
-    task = setup.prepare_task(run)
+    task = loading.prepare_task(run)
     stream = batches.train_batches(
         run.task, "train", run.task_feature_lengths, run.batch_size, run.seed
     )
     dev_sets = evaluate.load_eval_sets(run)
     for examples in [*stream.examples, *dev_sets]:
         print(examples.report())
-    t5 = setup.load_t5(run, task)
+    t5 = loading.load_t5(run, task)
     parameters = setup.part_parameters(run, t5)
     print(f"{run.model.name} from {run.initial_checkpoint_path}, fingerprint {t5.fingerprint}")
-    print(report.parameter_table(parameters.trainable, parameters.frozen))
+    print(progress.parameter_table(parameters.trainable, parameters.frozen))
     return _Training(run, t5.fingerprint, parameters, stream, dev_sets)
 
 
@@ -102,10 +103,10 @@ class _Training:
         except BaseException:
             self.store.close()
             raise
-        report.write_settings(run.model_dir, run.config_text)
+        progress.write_settings(run.model_dir, run.config_text)
         self.stream.step = self.state.step
-        self.metrics = report.Metrics(run.model_dir, self.state.step)
-        self.progress = report.Progress(
+        self.metrics = progress.Metrics(run.model_dir, self.state.step)
+        self.progress = progress.Progress(
             total_steps=run.train_steps, examples_per_step=run.batch_size
         )
         self.unchecked: list[tuple[int, StepMetrics]] = []

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import optax
 
 from prompt_tuning import trees
+from prompt_tuning.model.losses import cross_entropy_loss
 from prompt_tuning.model.transformer import Transformer
 from prompt_tuning.shapes import Array, Float
-from prompt_tuning.training.losses import cross_entropy_loss
 from prompt_tuning.training.optimizers import decay_and_apply
 
 

@@ -21,10 +21,10 @@ import tiny_runs
 
 from prompt_tuning import trees
 from prompt_tuning.checkpoints import checkpoint, t5x_native
+from prompt_tuning.inference import evaluate
+from prompt_tuning.inference.frozen import load_parameters
 from prompt_tuning.prompts import files
 from prompt_tuning.prompts.prompt import PROMPT_PATH
-from prompt_tuning.training import evaluate
-from prompt_tuning.training.frozen import load_parameters
 
 pytestmark = pytest.mark.slow
 

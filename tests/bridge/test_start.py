@@ -11,11 +11,11 @@ pytest.importorskip("prompt_tuning.bridge", exc_type=ImportError)
 import tiny_runs
 
 from prompt_tuning import trees
-from prompt_tuning.bridge import start, tasks
+from prompt_tuning.bridge import start, task_vocabulary
 from prompt_tuning.checkpoints import t5x_native
+from prompt_tuning.inference.frozen import FrozenT5, load_parameters
 from prompt_tuning.prompts import files, initializers
 from prompt_tuning.training import setup
-from prompt_tuning.training.frozen import FrozenT5, load_parameters
 
 SHAPE = (4, tiny_runs.MODEL.emb_dim)
 LABELS = functools.partial(initializers.from_class_labels, labels=("awful", "great"))
@@ -34,7 +34,7 @@ def checkpoint(params, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def vocabulary():
-    return tasks.vocabulary(task="generated_sentiment", module="prompt_tuning.data.tasks")
+    return task_vocabulary.vocabulary(task="generated_sentiment", module="prompt_tuning.data.tasks")
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_a_given_prompt_of_another_length_is_refused(tmp_path):
 def test_the_tasks_vocabulary_is_its_own(vocabulary):
     assert vocabulary.encode("hi") == [107, 108]
     with pytest.raises(ValueError, match="There is no task 'generated_sentimen'. Did you mean"):
-        tasks.vocabulary(task="generated_sentimen", module="prompt_tuning.data.tasks")
+        task_vocabulary.vocabulary(task="generated_sentimen", module="prompt_tuning.data.tasks")
 
 
 def test_a_task_without_its_data_is_refused_before_t5x_looks_for_it(tmp_path):
@@ -131,11 +131,13 @@ def test_a_task_without_its_data_is_refused_before_t5x_looks_for_it(tmp_path):
 
     try:
         with pytest.raises(ValueError, match="which is not in the data folder"):
-            tasks.vocabulary(task="super_glue_cb_v102", data_dir=str(tmp_path))
+            task_vocabulary.vocabulary(task="super_glue_cb_v102", data_dir=str(tmp_path))
     finally:
         data_tasks.set_data_dir(None)
 
 
 def test_a_vocabulary_file_is_for_vocabularies_that_read_one(tmp_path):
     with pytest.raises(ValueError, match="VOCABULARY_FILE names"):
-        tasks.vocabulary(task="generated_sentiment", vocabulary_file=str(tmp_path / "x.model"))
+        task_vocabulary.vocabulary(
+            task="generated_sentiment", vocabulary_file=str(tmp_path / "x.model")
+        )

@@ -9,8 +9,8 @@ import safetensors.numpy
 
 from prompt_tuning.checkpoints import checkpoint, hugging_face
 from prompt_tuning.checkpoints.leaves import Leaf
+from prompt_tuning.inference.frozen import load_parameters, parameter_shapes
 from prompt_tuning.model.sizes import T5Config
-from prompt_tuning.training.frozen import load_parameters, parameter_shapes
 
 SIZES = {
     "vocab_size": 6,

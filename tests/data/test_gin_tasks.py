@@ -7,6 +7,9 @@ import re
 import pytest
 
 from prompt_tuning.data import registry, tables, tasks, vocabularies
+from prompt_tuning.pocket import register
+
+register.register_tasks()
 
 FOLDER = pathlib.Path(__file__).parents[2] / "gin" / "tasks"
 PARTS = sorted(path.name for path in FOLDER.glob("*.gin"))

@@ -14,11 +14,11 @@ import t5x_tiny
 
 from prompt_tuning import trees
 from prompt_tuning.checkpoints import checkpoint
+from prompt_tuning.inference.frozen import load_parameters
 from prompt_tuning.model.decoding import generate
 from prompt_tuning.model.transformer import Transformer
 from prompt_tuning.prompts import peft
 from prompt_tuning.prompts.prompt import PROMPT_PATH, soft_prompt_hooks
-from prompt_tuning.training.frozen import load_parameters
 
 CONFIG = dataclasses.replace(t5x_tiny.CONFIG, name="hf_tiny")
 PROMPT_LENGTH = 6

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from prompt_tuning.config import read_model
+from prompt_tuning.inference.frozen import parameter_shapes
 from prompt_tuning.model.sizes import T5Config
-from prompt_tuning.training.frozen import parameter_shapes
 
 PARTS = sorted((Path(__file__).parents[2] / "gin" / "models").glob("*.gin"))
 SMALL = dict(

@@ -14,8 +14,9 @@ import re
 
 import pytest
 
-from prompt_tuning.data import pocket_glue, super_glue
+from prompt_tuning.data import super_glue
 from prompt_tuning.pocket import causes, corpus, facts, glue, pronouns, senses, words
+from prompt_tuning.pocket import glue_tasks as pocket_glue
 
 TASKS = (*glue.TASKS, *glue.PAIRS)
 HASHES = pathlib.Path(__file__).parent / "hashes.json"

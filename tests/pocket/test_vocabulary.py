@@ -2,8 +2,8 @@
 
 import pytest
 
-from prompt_tuning.data import pretraining, vocabularies
-from prompt_tuning.pocket import corpus, vocabulary, words
+from prompt_tuning.data import vocabularies
+from prompt_tuning.pocket import corpus, corpus_tasks, vocabulary, words
 
 ASSET = vocabularies.family("pocket").vocabulary.official_file
 
@@ -39,6 +39,6 @@ def test_training_again_gives_the_same_file(tmp_path):
 
 
 def test_it_was_trained_on_documents_that_no_model_reads():
-    seed = pretraining.PocketCorpus().seed
+    seed = corpus_tasks.PocketCorpus().seed
     assert vocabulary.SEED != seed
     assert corpus.document(0, seed=vocabulary.SEED) != corpus.document(0, seed=seed)

@@ -5,10 +5,10 @@ import re
 
 import pytest
 
-from prompt_tuning.checkpoints import pocket
 from prompt_tuning.cli import main
 from prompt_tuning.data import batches
 from prompt_tuning.model import decoding
+from prompt_tuning.pocket import models
 from prompt_tuning.sweeps import grid, runner
 from prompt_tuning.training import step
 
@@ -138,12 +138,12 @@ def test_results_of_another_pocket_model_stop_it(sweep_file, counted, monkeypatc
     )
     cell = grid.load(str(sweep_file)).cells[0]
     assert cell.pocket_model == "pocket_s"
-    fingerprint = pocket.read_card("pocket_s")["checkpoints"]["pocket_s@100"]["fingerprint"]
+    fingerprint = models.read_card("pocket_s")["checkpoints"]["pocket_s@100"]["fingerprint"]
     runner.run_sweep(str(sweep_file), only=ONLY_A)
     assert {line["pocket_model"] for line in lines(sweep_file)} == {fingerprint}
     assert runner.run_sweep(str(sweep_file), only=ONLY_A) == 0
     card = {"checkpoints": {"pocket_s@100": {"fingerprint": "0123"}}}
-    monkeypatch.setattr(pocket, "read_card", lambda size: card)
+    monkeypatch.setattr(models, "read_card", lambda size: card)
     message = rf"another pocket_s \(fingerprint {fingerprint}\) than there is now \(0123\)"
     with pytest.raises(ValueError, match=message):
         runner.run_sweep(str(sweep_file), only=ONLY_A)

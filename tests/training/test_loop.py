@@ -15,10 +15,10 @@ import tiny_runs
 from prompt_tuning import trees
 from prompt_tuning.checkpoints import t5x_native
 from prompt_tuning.checkpoints.training_state import StateStore
+from prompt_tuning.inference.frozen import load_parameters
 from prompt_tuning.prompts import files
 from prompt_tuning.prompts.prompt import PROMPT_PATH
 from prompt_tuning.training import loop
-from prompt_tuning.training.frozen import load_parameters
 from prompt_tuning.training.step import StepMetrics
 
 pytestmark = pytest.mark.usefixtures("quick")

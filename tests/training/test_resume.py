@@ -18,10 +18,10 @@ import tiny_runs
 from prompt_tuning import trees
 from prompt_tuning.checkpoints.training_state import StateStore
 from prompt_tuning.data import batches
+from prompt_tuning.inference.frozen import load_parameters
 from prompt_tuning.model import decoding
 from prompt_tuning.prompts import files
 from prompt_tuning.training import loop, step
-from prompt_tuning.training.frozen import load_parameters
 
 pytestmark = pytest.mark.usefixtures("quick")
 

@@ -12,11 +12,12 @@ import tiny_runs
 
 from prompt_tuning import trees
 from prompt_tuning.data import tasks, vocabularies
+from prompt_tuning.inference import loading
+from prompt_tuning.inference.frozen import FrozenT5, load_parameters
 from prompt_tuning.prompts import files
 from prompt_tuning.prompts.initializers import from_class_labels, from_random_uniform
 from prompt_tuning.prompts.prompt import PROMPT_PATH
 from prompt_tuning.training import setup
-from prompt_tuning.training.frozen import FrozenT5, load_parameters
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -115,41 +116,41 @@ def test_what_trains_is_kept_in_float32(t5):
 
 
 def test_the_task_is_made_available(tmp_path, monkeypatch):
-    assert setup.prepare_task(make_run()).name == "generated_sentiment"
+    assert loading.prepare_task(make_run()).name == "generated_sentiment"
     with pytest.raises(ValueError, match="no task 'generated_sentimnt'. Did you mean generated"):
-        setup.prepare_task(make_run(task="generated_sentimnt"))
+        loading.prepare_task(make_run(task="generated_sentimnt"))
     with pytest.raises(ValueError, match="task module 'nowhere.tasks' cannot be imported"):
-        setup.prepare_task(make_run(task_module="nowhere.tasks"))
+        loading.prepare_task(make_run(task_module="nowhere.tasks"))
     (tmp_path / "my_tasks.py").write_text("import os\nos.environ['MY_TASKS'] = 'imported'\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("MY_TASKS", "")
-    setup.prepare_task(make_run(task_module="my_tasks"))
+    loading.prepare_task(make_run(task_module="my_tasks"))
     assert os.environ["MY_TASKS"] == "imported"
     with pytest.raises(ValueError, match="There is no data folder '/nowhere/data'"):
-        setup.prepare_task(make_run(data_dir="/nowhere/data"))
+        loading.prepare_task(make_run(data_dir="/nowhere/data"))
 
 
 def test_a_task_of_another_models_vocabulary_is_refused(monkeypatch):
-    monkeypatch.setattr(setup, "load_parameters", lambda *args, **options: {})
+    monkeypatch.setattr(loading, "load_parameters", lambda *args, **options: {})
     run = make_run(model=dataclasses.replace(tiny_runs.MODEL, vocab_size=200))
     with pytest.raises(ValueError, match="The vocabulary has 259 ids, but tiny_byt5 embeds 200"):
-        setup.load_t5(run, tasks.get("generated_sentiment"))
+        loading.load_t5(run, tasks.get("generated_sentiment"))
 
 
 def test_the_prompt_of_a_run_is_its_best_or_the_one_it_names(t5, tmp_path):
     run = tiny_runs.make_run(tmp_path)
     with pytest.raises(ValueError, match=f"There is no trained prompt in {tmp_path}. Train first"):
-        setup.find_prompt(run, t5)
+        loading.find_prompt(run, t5)
     about = files.PromptMetadata("tiny_byt5", t5.fingerprint, length=4, width=16)
     files.save(tmp_path / "prompts/best", np.full((4, 16), 1.0, np.float32), about)
     files.save(tmp_path / "mine", np.full((4, 16), 2.0, np.float32), about)
-    assert setup.find_prompt(run, t5).prompt[0, 0] == 1.0
+    assert loading.find_prompt(run, t5).prompt[0, 0] == 1.0
     named = tiny_runs.make_run(tmp_path, prompt_file=str(tmp_path / "mine.npy"))
-    assert setup.find_prompt(named, t5).prompt[0, 0] == 2.0
-    assert setup.find_prompt(tiny_runs.make_run(tmp_path, prompt_length=None), t5) is None
+    assert loading.find_prompt(named, t5).prompt[0, 0] == 2.0
+    assert loading.find_prompt(tiny_runs.make_run(tmp_path, prompt_length=None), t5) is None
     (tmp_path / "prompts/best.safetensors").write_bytes(b"cut")
     with pytest.raises(ValueError, match="cannot be read as .safetensors"):
-        setup.find_prompt(run, t5)
+        loading.find_prompt(run, t5)
 
 
 def test_no_frozen_array_is_copied_for_the_model(t5):

@@ -11,10 +11,10 @@ import pytest
 import tiny_runs
 
 from prompt_tuning import trees
+from prompt_tuning.inference.frozen import load_parameters, transformer
+from prompt_tuning.model.losses import cross_entropy_loss
 from prompt_tuning.prompts.prompt import PROMPT_PATH
 from prompt_tuning.training import step as step_module
-from prompt_tuning.training.frozen import load_parameters, transformer
-from prompt_tuning.training.losses import cross_entropy_loss
 from prompt_tuning.training.optimizers import adafactor
 from prompt_tuning.training.step import TrainState, make_train_step
 

@@ -4,7 +4,6 @@ EVAL_OUTPUT_DIR/metrics.json               the metrics of every task, and the de
 EVAL_OUTPUT_DIR/predictions/TASK.jsonl     one line an example
 """
 
-import dataclasses
 import json
 import os
 import time
@@ -14,15 +13,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from prompt_tuning import trees
 from prompt_tuning.data import batches, evaluation, tasks
 from prompt_tuning.data.postprocessors import as_text
+from prompt_tuning.inference import loading
+from prompt_tuning.inference.frozen import encode_labels
 from prompt_tuning.model import decoding
 from prompt_tuning.model.transformer import Transformer
-from prompt_tuning.prompts.prompt import PROMPT_PATH
-from prompt_tuning.training import setup
-from prompt_tuning.training.frozen import FrozenT5, encode_labels, parameter_shapes
-from prompt_tuning.training.run import Run
+from prompt_tuning.run import Run
 
 
 class Evaluated(NamedTuple):
@@ -140,11 +137,11 @@ def evaluate_run(run: Run) -> Evaluated:
     Raises:
       ValueError: what is to be evaluated is missing or does not fit.
     """
-    task = setup.prepare_task(run)
+    task = loading.prepare_task(run)
     sets = load_eval_sets(run)
     for examples in sets:
         print(examples.report())
-    _, model, params, what = load_trained(run, task)
+    _, model, params, what = loading.load_trained(run, task)
     began = time.monotonic()
     evaluated = measure_all(model, params, sets, run)
     seconds = time.monotonic() - began
@@ -156,68 +153,6 @@ def evaluate_run(run: Run) -> Evaluated:
     print(f"  {'dev score (mean)':40} {evaluated.score:7.2f}")
     print(f"written to {folder}")
     return evaluated
-
-
-class LoadedModel(NamedTuple):
-    """What a run trained, ready to be measured or asked.
-
-    Attributes:
-      t5: the T5, tuned or not.
-      model, params: that T5 with the run's prompt, as `model/decoding.py` takes them.
-      what: a few words that say what was loaded from where.
-    """
-
-    t5: FrozenT5
-    model: Transformer
-    params: Any
-    what: str
-
-
-def load_trained(run: Run, task: Any) -> LoadedModel:
-    """Loads what a run trained: its prompt, its tuned model, or both.
-
-    Args:
-      run: names the prompt, or the folder to look into.
-      task: the run's task, see `setup.prepare_task`.
-
-    Raises:
-      ValueError: what the run trains is not there, or does not fit.
-    """
-    tuned = _tuned_folder(run)
-    array, names, t5 = None, [], None
-    if tuned is None or run.prompt_length is not None:
-        t5 = setup.load_t5(run, task)
-        prompt = setup.find_prompt(run, t5)  # checks that it was made for this model
-        if prompt is not None:
-            array = prompt.prompt
-            names.append(f"prompt {prompt.path}")
-    if tuned is not None:
-        del t5  # one model in memory is enough
-        t5 = setup.load_t5(dataclasses.replace(run, initial_checkpoint_path=tuned), task)
-        names.append(f"tuned model {tuned}")
-    what = " and ".join(names) or f"untuned model {run.initial_checkpoint_path}"
-    return LoadedModel(t5, *t5.with_prompt(array, run.prompt_position), what)
-
-
-def _tuned_folder(run: Run) -> str | None:
-    """Where the best tuned model of a run lies; None if the run tunes a prompt alone.
-
-    Raises:
-      ValueError: it is not there, or a pattern matches no parameter.
-    """
-    if not run.trains_model:
-        return None
-    paths = [*parameter_shapes(run.model)] + [PROMPT_PATH] * (run.prompt_length is not None)
-    if trees.match(paths, run.trainable) == [PROMPT_PATH]:
-        return None
-    folder = os.path.join(run.model_dir, "best")
-    if not os.path.isdir(folder):
-        raise ValueError(
-            f"There is no tuned model in {run.model_dir}. Train first; the model as it is in "
-            "INITIAL_CHECKPOINT_PATH is measured without gin/methods/model_tuning.gin and with "
-            "--gin.Run.prompt_length=None."
-        )
-    return folder
 
 
 def _write(

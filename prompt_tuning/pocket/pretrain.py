@@ -23,13 +23,14 @@ import jax
 import numpy as np
 
 from prompt_tuning import folders, trees
-from prompt_tuning.checkpoints import pocket
-from prompt_tuning.data import pretraining
+from prompt_tuning.inference import evaluate, loading
+from prompt_tuning.inference.frozen import load_parameters, parameter_shapes, transformer
+from prompt_tuning.pocket import corpus_tasks, models
+from prompt_tuning.pocket.repeats import RANDOM_REPEATS
 from prompt_tuning.prompts import files
-from prompt_tuning.training import evaluate, report, setup
-from prompt_tuning.training.frozen import load_parameters, parameter_shapes, transformer
+from prompt_tuning.run import Run
+from prompt_tuning.training import progress
 from prompt_tuning.training.loop import train_run
-from prompt_tuning.training.run import RANDOM_REPEATS, Run
 
 LoadRun = Callable[[Sequence[str], Sequence[str]], Run]  # config.load
 
@@ -38,7 +39,7 @@ class Recipe(NamedTuple):
     """How a size is pretrained; a warm-up of 100 steps or a tenth, then down to zero.
 
     Learning rates are relative to a parameter's size. Span corruption has a low one: it
-    would unlearn the start (`model/repeats.py`) that LM adaptation profits from.
+    would unlearn the start (`pocket/repeats.py`) that LM adaptation profits from.
     """
 
     span_steps: int
@@ -123,13 +124,13 @@ def pretrain(
     """
     began = time.monotonic()
     model_dir = model_dir or os.path.join("runs", f"pretrain_{size}")
-    out = out or str(pocket.cache_folder() / size)
+    out = out or str(models.cache_folder() / size)
     _check(size, steps_scale, bindings)
     stages = make_stages(RECIPES[size], model_dir, span_only, steps_scale, seed)
     total = sum(stage.steps for stage in stages)
     listed = ", then ".join(f"{stage.name} ({stage.steps:,} steps)" for stage in stages)
     print(f"{size}: {listed}; in {model_dir}, exported to {out}")
-    if (pocket.ASSETS / size).is_dir():
+    if (models.ASSETS / size).is_dir():
         print(f"{size!r} goes on meaning the shipped model; name the new one by its file in {out}")
     records, done = [], 0
     for number, stage in enumerate(stages, start=1):
@@ -138,7 +139,7 @@ def pretrain(
         records.append(_train(stage, run))
         done += stage.steps
         spent = sum(record["seconds"] for record in records)
-        left = report.human_time(spent / done * (total - done))
+        left = progress.human_time(spent / done * (total - done))
         print(f"== {stage.name} done; {left} to go, the export aside")
     card = {
         "model": size,
@@ -152,7 +153,7 @@ def pretrain(
     }
     probes = _probes(size, stages, model_dir, load_run, bindings)
     _export(size, out, stages, model_dir, probes, card)
-    took = report.human_time(time.monotonic() - began)
+    took = progress.human_time(time.monotonic() - began)
     print(f"exported {size} to {out} in {took}; look at {os.path.join(out, 'README.md')}")
     return out
 
@@ -224,7 +225,7 @@ def _train(stage: Stage, run: Run) -> dict[str, Any]:
     record = {
         "name": stage.name, "from": stage.start if is_first else "span", "steps": stage.steps,
         "batch_size": stage.batch_size, "learning_rate": stage.learning_rate, "seconds": 0.0,
-        "corpus": dataclasses.asdict(pretraining.registered()),
+        "corpus": dataclasses.asdict(corpus_tasks.registered()),
     }  # fmt: skip
     kept = {"config": run.config_text, "is_done": False, "record": record}
     if os.path.exists(path):
@@ -261,7 +262,7 @@ def _probes(
     for stage, name in zip(stages, ("span_corruption", "prefix_lm"), strict=False):
         run = _load(size, stage, model_dir, load_run, bindings)
         run = dataclasses.replace(run, eval_examples=None)
-        setup.prepare_task(run)
+        loading.prepare_task(run)
         probes.append(Probe(name, run, evaluate.load_eval_sets(run)))
     return probes
 
@@ -287,10 +288,10 @@ def _export(
         params = load_parameters(probes[0].run.model, path)
         exact = _measure(params, probes)
         coarse = _measure(
-            {name: value.astype(np.float32) for name, value in pocket.in_float16(params).items()},
+            {name: value.astype(np.float32) for name, value in models.in_float16(params).items()},
             probes,
         )
-        written = pocket.export(out, variant, params)
+        written = models.export(out, variant, params)
         card["checkpoints"][f"{size}@{variant}"] = {
             "step": steps["span"] + step,
             **written,
@@ -299,7 +300,7 @@ def _export(
         }
         listed = "  ".join(f"{name} {score:.2f}" for name, score in coarse.items())
         print(f"{size}@{variant}: {listed}")
-    pocket.write_card(out, card)
+    models.write_card(out, card)
 
 
 def _measure(params: trees.FlatTree, probes: list[Probe]) -> dict[str, float]:

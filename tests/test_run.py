@@ -1,4 +1,4 @@
-"""Tests of prompt_tuning/training/run.py: a setting that cannot work is refused by name."""
+"""Tests of prompt_tuning/run.py: a setting that cannot work is refused by name."""
 
 import dataclasses
 import math
@@ -10,7 +10,7 @@ import tiny_runs
 from prompt_tuning.model.decoding import Greedy
 from prompt_tuning.prompts.initializers import from_class_labels
 from prompt_tuning.prompts.prompt import PROMPT_PATH
-from prompt_tuning.training.run import MACRO_OF_FIELD, Run
+from prompt_tuning.run import MACRO_OF_FIELD, Run
 
 
 def make_run(**changes):

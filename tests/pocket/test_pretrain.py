@@ -8,10 +8,9 @@ import pytest
 import tiny_runs
 
 from prompt_tuning import config, trees
-from prompt_tuning.checkpoints import checkpoint, pocket
-from prompt_tuning.data import pretraining
-from prompt_tuning.training import pretrain
-from prompt_tuning.training.frozen import parameter_shapes
+from prompt_tuning.checkpoints import checkpoint
+from prompt_tuning.inference.frozen import parameter_shapes
+from prompt_tuning.pocket import corpus_tasks, models, pretrain
 
 BINDINGS = (
     "PocketCorpus.documents=200",
@@ -33,7 +32,7 @@ def made(compiled_programs, tmp_path_factory):
             with contextlib.redirect_stdout(io.StringIO()) as text:
                 pretrain.pretrain("pocket_xs", config.load, **arguments)
             printed.append(text.getvalue())
-    pretraining.register()
+    corpus_tasks.register()
     return folder, printed
 
 
@@ -90,7 +89,7 @@ def test_other_settings_need_another_folder(made):
         pretrain.pretrain(
             "pocket_xs", config.load, model_dir=str(folder / "runs"), steps_scale=1e-3
         )
-    pretraining.register()
+    corpus_tasks.register()
 
 
 @pytest.mark.slow
@@ -106,7 +105,7 @@ def test_a_killed_stage_is_not_taken_up_with_other_settings(tmp_path, monkeypatc
             pretrain.pretrain("pocket_xs", config.load, bindings=BINDINGS, **arguments)
     with pytest.raises(ValueError, match="runs/span holds this stage begun with other settings"):
         pretrain.pretrain("pocket_xs", config.load, **arguments)
-    pretraining.register()
+    corpus_tasks.register()
 
 
 def _only_before_training(write):
@@ -139,7 +138,7 @@ def test_the_stages_of_a_size():
     assert adapt.start == only.start == "m/span/checkpoint_500"
     assert adapt.steps == only.steps == 6400
     assert (span.seed, adapt.seed, only.seed) == (4, 4, 5)
-    assert set(pretrain.RECIPES) == set(pocket.SIZES)
+    assert set(pretrain.RECIPES) == set(models.SIZES)
 
 
 @pytest.mark.parametrize(

@@ -4,27 +4,28 @@ import numpy as np
 import pytest
 import seqio
 
-from prompt_tuning.data import batches, evaluation, pretraining, tasks
+from prompt_tuning.data import batches, evaluation, tasks
+from prompt_tuning.pocket import corpus_tasks
 
 
 @pytest.fixture
 def corpus():
     """Fifty documents; the default tasks are put back."""
-    pretraining.register(pretraining.PocketCorpus(documents=50, validation_documents=20))
+    corpus_tasks.register(corpus_tasks.PocketCorpus(documents=50, validation_documents=20))
     yield
-    pretraining.register()
+    corpus_tasks.register()
 
 
 def test_an_answer_to_a_cut_target_may_go_on():
     cut = {"targets": np.array([7, 8]), "targets_pretokenized": b"no , emma"}
     ended = {"targets": np.array([7, 8, 1]), "targets_pretokenized": b"no ."}
-    assert pretraining.continuation("no , emma has", example=cut) == "no , emma"
-    assert pretraining.continuation("no . thanks", example=ended) == "no . thanks"
+    assert corpus_tasks.continuation("no , emma has", example=cut) == "no , emma"
+    assert corpus_tasks.continuation("no . thanks", example=ended) == "no . thanks"
 
 
 def test_the_tasks_on_the_corpus(corpus):
     lengths = ({"inputs": 64, "targets": 24}, {"inputs": 64, "targets": 8})
-    for name, length, metric in zip(pretraining.TASKS, lengths, ("span_accuracy", "accuracy")):
+    for name, length, metric in zip(corpus_tasks.TASKS, lengths, ("span_accuracy", "accuracy")):
         train = batches.load(name, "train", length)
         dev = batches.load(name, "validation", length)
         assert train.cut == dev.cut == {"inputs": 0, "targets": 0}
@@ -42,15 +43,15 @@ def test_the_tasks_on_the_corpus(corpus):
 
 
 def test_other_settings_replace_the_tasks(corpus):
-    before = tasks.get(pretraining.TASKS[1])
-    pretraining.register(pretraining.registered())
-    assert tasks.get(pretraining.TASKS[1]) is before
-    pretraining.register(pretraining.PocketCorpus(documents=7))
-    rows = batches.load(pretraining.TASKS[1], "train", {"inputs": 64, "targets": 8})
+    before = tasks.get(corpus_tasks.TASKS[1])
+    corpus_tasks.register(corpus_tasks.registered())
+    assert tasks.get(corpus_tasks.TASKS[1]) is before
+    corpus_tasks.register(corpus_tasks.PocketCorpus(documents=7))
+    rows = batches.load(corpus_tasks.TASKS[1], "train", {"inputs": 64, "targets": 8})
     assert len(rows) == 7
 
 
 @pytest.mark.parametrize("settings", [{"documents": 0}, {"noise_density": 1.0}])
 def test_a_number_out_of_range_is_refused(settings):
     with pytest.raises(ValueError, match=f"PocketCorpus.{next(iter(settings))} must be .*; got"):
-        pretraining.PocketCorpus(**settings)
+        corpus_tasks.PocketCorpus(**settings)

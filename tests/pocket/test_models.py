@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from prompt_tuning import trees
-from prompt_tuning.checkpoints import checkpoint, pocket
+from prompt_tuning.checkpoints import checkpoint
+from prompt_tuning.pocket import models
 
 PARAMS = {
     "decoder/scale": np.array([1.0, -2.5], np.float32),
@@ -18,13 +19,13 @@ SHAPES = {name: value.shape for name, value in PARAMS.items()}
 @pytest.fixture(autouse=True)
 def folders(tmp_path, monkeypatch):
     """Assets and a cache of the test's own."""
-    monkeypatch.setattr(pocket, "ASSETS", tmp_path / "assets")
+    monkeypatch.setattr(models, "ASSETS", tmp_path / "assets")
     monkeypatch.setenv("PROMPT_TUNING_CACHE", str(tmp_path / "cache"))
     return tmp_path
 
 
 def test_a_model_is_loaded_by_name_as_float16_rounded_it(folders):
-    written = pocket.export(folders / "cache/pocket_s", "100", PARAMS)
+    written = models.export(folders / "cache/pocket_s", "100", PARAMS)
     loaded = checkpoint.load("pocket_s", SHAPES)
     assert loaded["decoder/scale"].tolist() == [1.0, -2.5]
     assert loaded["token_embedder/embedding"].tolist() == [[0.0999755859375, 2048.0]]
@@ -41,7 +42,7 @@ def test_what_is_shipped_comes_first_and_variants_are_told_apart(folders):
         [("cache", "100"), ("assets", "100"), ("cache", "10"), ("cache", "span")]
     ):
         value = {"decoder/scale": np.full(2, number, np.float32)}
-        pocket.export(folders / place / "pocket_xs", variant, value)
+        models.export(folders / place / "pocket_xs", variant, value)
     names = ("pocket_xs", "pocket_xs@100", "pocket_xs@10", "pocket_xs@span")
     found = [checkpoint.load(name, {"decoder/scale": (2,)})["decoder/scale"][0] for name in names]
     assert found == [1, 1, 2, 3]
@@ -70,7 +71,7 @@ def test_a_folder_of_that_name_is_written_with_a_dot(folders, monkeypatch):
 
 
 def test_a_damaged_file_and_another_model_are_refused(folders):
-    pocket.export(folders / "cache/pocket_s", "100", PARAMS)
+    models.export(folders / "cache/pocket_s", "100", PARAMS)
     with pytest.raises(ValueError, match="does not fit the model. Missing in the .*encoder/x"):
         checkpoint.load("pocket_s", SHAPES | {"encoder/x": (1,)})
     path = folders / "cache/pocket_s/adapted_100.safetensors"
@@ -81,7 +82,7 @@ def test_a_damaged_file_and_another_model_are_refused(folders):
 
 def test_a_value_beyond_float16_is_not_exported(folders):
     with pytest.raises(ValueError, match="x holds 70000.0, and float16 ends at 65504"):
-        pocket.export(folders / "out", "0", {"x": np.array([7e4])})
+        models.export(folders / "out", "0", {"x": np.array([7e4])})
     assert not (folders / "out").exists()
 
 
@@ -105,13 +106,13 @@ def test_the_card_for_programs_and_for_people(folders):
         "created": "2026-01-01",
         "versions": {"jax": "0.10.2"},
     }  # fmt: skip
-    pocket.export(folder, "0", PARAMS)
+    models.export(folder, "0", PARAMS)
     with pytest.raises(ValueError, match="no card .*cache/pocket_s/card.json"):
-        pocket.read_card("pocket_s@0")
-    pocket.write_card(folder, card)
-    assert pocket.fingerprint("pocket_s@0") == "ab12"
-    assert pocket.fingerprint("pocket_s") is None
-    assert pocket.read_card("pocket_s@0") == card == json.loads((folder / "card.json").read_text())
+        models.read_card("pocket_s@0")
+    models.write_card(folder, card)
+    assert models.fingerprint("pocket_s@0") == "ab12"
+    assert models.fingerprint("pocket_s") is None
+    assert models.read_card("pocket_s@0") == card == json.loads((folder / "card.json").read_text())
     text = (folder / "README.md").read_text()
     assert "A T5 1.1 of 345,088 parameters, pretrained on 500,000 documents" in text
     assert "Made in 1.5 minutes on 2 x x86_64, cpu, 2026-01-01" in text

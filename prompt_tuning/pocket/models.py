@@ -24,8 +24,6 @@ import numpy as np
 import safetensors.numpy
 
 from prompt_tuning import folders, trees
-from prompt_tuning.checkpoints import tensor_files
-from prompt_tuning.checkpoints.leaves import Leaf
 
 SIZES = ("pocket_xs", "pocket_s", "pocket_m", "pocket_l", "pocket_xl")
 FILES = {
@@ -85,20 +83,6 @@ def find(name: str) -> str:
         f"{name!r} is not shipped and has not been made on this machine yet ({places[1]} does not "
         f"hold {FILES[variant]}). Make it with `prompt-tuning pretrain {size}{flag}`."
     )
-
-
-def recognises(path: str) -> bool:
-    """Whether the path is a file of parameters as `export` writes it."""
-    return path.endswith(".safetensors") and os.path.isfile(path)
-
-
-def leaves(path: str) -> dict[str, Leaf]:
-    """Lists the parameters of a file without reading them.
-
-    Raises:
-      ValueError: the file is damaged.
-    """
-    return tensor_files.leaves(path, kinds=("F16", "F32"))
 
 
 def in_float16(params: Mapping[str, Any]) -> trees.FlatTree:

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_tuning.model import repeats
+from prompt_tuning.inference.frozen import load_parameters
 from prompt_tuning.model.sizes import T5Config
-from prompt_tuning.training.frozen import load_parameters
+from prompt_tuning.pocket import repeats
 
 CONFIG = T5Config(
     name="t", vocab_size=40, emb_dim=32, num_heads=2, head_dim=16, num_encoder_layers=2,

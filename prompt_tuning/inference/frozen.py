@@ -9,7 +9,7 @@ never built into it, so one model in memory serves any number of prompts.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,15 +19,28 @@ from prompt_tuning import trees
 from prompt_tuning.checkpoints import checkpoint
 from prompt_tuning.model import decoding
 from prompt_tuning.model.hooks import Hooks
-from prompt_tuning.model.repeats import start_from_repeats
 from prompt_tuning.model.sizes import DTYPES, T5Config
 from prompt_tuning.model.transformer import Transformer
 from prompt_tuning.prompts import files
 from prompt_tuning.prompts.prompt import PROMPT_PATH, soft_prompt_hooks
+from prompt_tuning.run import RANDOM_WEIGHTS
 from prompt_tuning.shapes import Array, Float
-from prompt_tuning.training.run import RANDOM_REPEATS, RANDOM_WEIGHTS
 
 INPUT_BUCKET = 64  # input lengths are rounded up to a multiple, so that few shapes compile
+
+
+Change = Callable[[trees.FlatTree, T5Config], trees.FlatTree]
+_RANDOM: dict[str, Change] = {RANDOM_WEIGHTS: lambda params, config: params}
+
+
+def register_random(name: str, change: Change) -> None:
+    """Makes NAME:SEED, as a checkpoint's path, draw random parameters and then change them.
+
+    Args:
+      name: what stands before the colon.
+      change: `(params, config) -> params`, by T5X's paths.
+    """
+    _RANDOM[name] = change
 
 
 class Prediction(NamedTuple):
@@ -63,22 +76,21 @@ def load_parameters(config: T5Config, path: str, *, dtype: str = "float32") -> t
 
     Args:
       config: the model's dimensions.
-      path: a checkpoint, or 'random' or 'random:SEED' for untrained parameters, or
-        'random_repeats:SEED' for those of `model/repeats.py`.
+      path: a checkpoint; or 'random' or 'random:SEED' for untrained parameters, or another
+        name of `register_random`.
       dtype: 'float32' or 'bfloat16'.
 
     Raises:
       ValueError: the checkpoint cannot be read, or does not hold exactly this model.
     """
     name, _, seed = path.partition(":")
-    if name not in (RANDOM_WEIGHTS, RANDOM_REPEATS):
+    if name not in _RANDOM:
         arrays = checkpoint.load(path, parameter_shapes(config), model=config, dtype=dtype)
         return {name: jax.numpy.asarray(arrays.pop(name)) for name in list(arrays)}
     if seed and not seed.isdecimal():
         raise ValueError(f"Random weights are asked for as 'random' or 'random:7'; got {path!r}.")
     params = trees.flatten(_draw(transformer(config, None, ""), jax.random.key(int(seed or 0))))
-    if name == RANDOM_REPEATS:
-        params = start_from_repeats(params, config)
+    params = _RANDOM[name](params, config)
     return {name: leaf.astype(DTYPES[dtype]) for name, leaf in params.items()}
 
 

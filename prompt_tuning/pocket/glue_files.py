@@ -16,8 +16,9 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
 from prompt_tuning.data import glue as glue_tasks
-from prompt_tuning.data import metrics, pocket_glue, super_glue
+from prompt_tuning.data import metrics, super_glue
 from prompt_tuning.pocket import glue
+from prompt_tuning.pocket import glue_tasks as pocket_glue
 
 FOLDERS = {
     "boolq": "BoolQ", "cb": "CB", "copa": "COPA", "multirc": "MultiRC", "record": "ReCoRD",

@@ -1,4 +1,4 @@
-"""Tests of prompt_tuning/training/report.py: what a user reads while and after a run."""
+"""Tests of prompt_tuning/training/progress.py: what a user reads while and after a run."""
 
 import json
 import platform
@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util.tensor_util import make_ndarray
 
 from prompt_tuning import config
-from prompt_tuning.training import report
+from prompt_tuning.training import progress
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -21,17 +21,17 @@ pytestmark = pytest.mark.usefixtures("quick")
 def clock(monkeypatch):
     """The time in seconds, to be set by the test."""
     now = [1000.0]
-    monkeypatch.setattr(report.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     return now
 
 
-def progress(**changes):
-    return report.Progress(**{"total_steps": 1000, "examples_per_step": 32} | changes)
+def make_line(**changes):
+    return progress.Progress(**{"total_steps": 1000, "examples_per_step": 32} | changes)
 
 
 def test_the_progress_line(clock, capsys):
     """100 steps in 20 seconds are 160 examples/s; 800 steps are left: 160 seconds."""
-    line = progress()
+    line = make_line()
     line.show(100, 2.5)
     clock[0] += 20
     line.note_dev_score("  dev 75.00 (best 80.00 at 50)")
@@ -44,7 +44,7 @@ def test_the_progress_line(clock, capsys):
 
 def test_an_evaluation_slows_the_run_and_not_the_steps(clock, capsys):
     """20 seconds of steps and 60 of evaluation for 100 steps: 800 steps take 640 seconds."""
-    line = progress()
+    line = make_line()
     line.show(100, 2.5)
     clock[0] += 80
     line.pause(60)
@@ -55,7 +55,7 @@ def test_an_evaluation_slows_the_run_and_not_the_steps(clock, capsys):
 
 
 def test_without_a_terminal_a_line_is_written_every_ten_seconds(clock, capsys):
-    line = progress()
+    line = make_line()
     for step, seconds in ((10, 0), (20, 9), (30, 2), (40, 3)):
         clock[0] += seconds
         line.show(step, 1.0)
@@ -66,8 +66,8 @@ def test_without_a_terminal_a_line_is_written_every_ten_seconds(clock, capsys):
 
 
 def test_on_a_terminal_the_line_is_rewritten_and_ended_once(clock, capsys, monkeypatch):
-    monkeypatch.setattr(report.sys.stdout, "isatty", lambda: True)
-    line = progress()
+    monkeypatch.setattr(progress.sys.stdout, "isatty", lambda: True)
+    line = make_line()
     line.interrupt()
     line.show(10, 1.0)
     clock[0] += 1
@@ -131,7 +131,7 @@ def test_tensorboard_has_the_same_numbers(prompted):
 
 
 def test_samples_go_to_tensorboard(tmp_path):
-    metrics = report.Metrics(str(tmp_path), 0)
+    metrics = progress.Metrics(str(tmp_path), 0)
     metrics.write_samples(3, "validation", {"sample": "input: so / prediction: great"})
     metrics.close()
     events = EventAccumulator(str(tmp_path / "tensorboard"))
@@ -146,7 +146,7 @@ def test_lines_of_steps_that_are_made_again_are_dropped(tmp_path):
     """Also one that the kill cut short; one that lacks only its end is kept and ended."""
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 3, "split": "train"}\n{"step": 4}\n{"step": 3}\n{"step": 2')
-    metrics = report.Metrics(str(tmp_path), 3)
+    metrics = progress.Metrics(str(tmp_path), 3)
     metrics.write(4, "validation", {"accuracy": 50})
     metrics.close()
     assert path.read_text().splitlines() == [
@@ -155,7 +155,7 @@ def test_lines_of_steps_that_are_made_again_are_dropped(tmp_path):
         '{"step": 4, "split": "validation", "accuracy": 50.0}',
     ]
     path.write_text('{"step": 3}')
-    metrics = report.Metrics(str(tmp_path), 3)
+    metrics = progress.Metrics(str(tmp_path), 3)
     metrics.write(4, "train", {})
     metrics.close()
     assert path.read_text() == '{"step": 3}\n{"step": 4, "split": "train"}\n'

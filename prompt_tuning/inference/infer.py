@@ -18,9 +18,9 @@ import numpy as np
 
 from prompt_tuning.data import batches, tasks
 from prompt_tuning.data.postprocessors import as_text
+from prompt_tuning.inference import loading
 from prompt_tuning.model import decoding
-from prompt_tuning.training import evaluate, setup
-from prompt_tuning.training.run import Run
+from prompt_tuning.run import Run
 
 INPUT_KEYS = ("input", "inputs", "text")
 OUTPUT_KEYS = ("input", "prediction", "score", "decodes", "label_scores", "tokens_cut")
@@ -89,9 +89,9 @@ def infer_run(run: Run, input_file: str | None = None, output_file: str | None =
     Raises:
       ValueError: an input, the prompt or the model cannot be read or does not fit.
     """
-    task = setup.prepare_task(run)
+    task = loading.prepare_task(run)
     inputs = _inputs_of_task(run) if input_file is None else read_inputs(input_file)
-    loaded = evaluate.load_trained(run, task)
+    loaded = loading.load_trained(run, task)
     labels = tasks.labels(run.task)
     path = output_file or os.path.join(
         run.infer_output_dir or os.path.join(run.model_dir, "infer"), "predictions.jsonl"
@@ -122,7 +122,7 @@ def _inputs_of_task(run: Run) -> list[Input]:
 
 def _records(
     run: Run,
-    loaded: evaluate.LoadedModel,
+    loaded: loading.LoadedModel,
     inputs: list[Input],
     labels: tuple[str, ...] | None,
 ) -> Iterator[dict[str, Any]]:

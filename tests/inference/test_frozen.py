@@ -1,4 +1,4 @@
-"""Tests of prompt_tuning/training/frozen.py: a model, its parameters and its vocabulary."""
+"""Tests of prompt_tuning/inference/frozen.py: a model, its parameters and its vocabulary."""
 
 import dataclasses
 import inspect
@@ -11,10 +11,10 @@ import tiny_runs
 from prompt_tuning import trees
 from prompt_tuning.checkpoints import t5x_native
 from prompt_tuning.data import vocabularies
+from prompt_tuning.inference import frozen
+from prompt_tuning.inference.frozen import FrozenT5, load_parameters, parameter_shapes
 from prompt_tuning.model import decoding
 from prompt_tuning.prompts import files
-from prompt_tuning.training import frozen
-from prompt_tuning.training.frozen import FrozenT5, load_parameters, parameter_shapes
 
 pytestmark = pytest.mark.usefixtures("quick")
 

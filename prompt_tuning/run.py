@@ -13,13 +13,12 @@ from typing import Any
 import optax
 
 from prompt_tuning.model.decoding import Greedy, Strategy
+from prompt_tuning.model.losses import NORMALIZING_FACTORS
 from prompt_tuning.model.sizes import DTYPES, T5Config
 from prompt_tuning.prompts.initializers import from_class_labels
 from prompt_tuning.prompts.prompt import POSITIONS, PROMPT_PATH
-from prompt_tuning.training.losses import NORMALIZING_FACTORS
 
 RANDOM_WEIGHTS = "random"
-RANDOM_REPEATS = "random_repeats"  # see model/repeats.py
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Tests of prompt_tuning/training/evaluate.py: what is measured, and of what."""
+"""Tests of prompt_tuning/inference/evaluate.py: what is measured, and of what."""
 
 import dataclasses
 import json
@@ -12,11 +12,11 @@ import tiny_runs
 
 from prompt_tuning import trees
 from prompt_tuning.data import registry, tasks
+from prompt_tuning.inference import evaluate, loading
+from prompt_tuning.inference.frozen import load_parameters
 from prompt_tuning.model import decoding
 from prompt_tuning.prompts import files
 from prompt_tuning.prompts.prompt import PROMPT_PATH
-from prompt_tuning.training import evaluate, setup
-from prompt_tuning.training.frozen import load_parameters
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -108,7 +108,7 @@ def test_every_example_is_decoded_once_and_in_order(prompted):
     """Twenty examples in batches of 16: the second batch is filled up, and cut again."""
     run = prompted.run
     (examples,) = evaluate.load_eval_sets(run)
-    _, model, params, _ = evaluate.load_trained(run, setup.prepare_task(run))
+    _, model, params, _ = loading.load_trained(run, loading.prepare_task(run))
     options = {"strategy": run.decoding, "batch_size": 16}
     ids = evaluate.predict(model, params, examples, **options)
     assert ids.shape == (20, 8)
@@ -182,7 +182,7 @@ def test_the_model_as_it_is_can_be_measured(tmp_path, says):
 
 
 def test_the_tuned_model_is_what_is_evaluated(tuned):
-    loaded = evaluate.load_trained(tuned.run, setup.prepare_task(tuned.run))
+    loaded = loading.load_trained(tuned.run, loading.prepare_task(tuned.run))
     best = load_parameters(tiny_runs.MODEL, tuned.trained.path)
     assert trees.diff(trees.flatten(loaded.params), best).is_empty
     assert trees.diff(loaded.t5.params, best).is_empty
@@ -191,14 +191,14 @@ def test_the_tuned_model_is_what_is_evaluated(tuned):
 
 def test_one_model_at_a_time_is_in_memory(tuned, monkeypatch):
     """The model before tuning is not loaded where no prompt has to be compared with it."""
-    loaded, load = [], setup.load_parameters
+    loaded, load = [], loading.load_parameters
 
     def load_parameters(config, path, *, dtype):
         loaded.append(path)
         return load(config, path, dtype=dtype)
 
-    monkeypatch.setattr(setup, "load_parameters", load_parameters)
-    evaluate.load_trained(tuned.run, setup.prepare_task(tuned.run))
+    monkeypatch.setattr(loading, "load_parameters", load_parameters)
+    loading.load_trained(tuned.run, loading.prepare_task(tuned.run))
     assert loaded == [tuned.trained.path]
 
 
@@ -207,7 +207,7 @@ def test_a_prompt_and_a_tuned_model_go_together(tuned, prompted):
     run = dataclasses.replace(
         tuned.run, prompt_length=4, prompt_file=f"{prompted.run.model_dir}/prompts/best"
     )
-    loaded = evaluate.load_trained(run, setup.prepare_task(run))
+    loaded = loading.load_trained(run, loading.prepare_task(run))
     best = files.load(run.prompt_file)
     flat = trees.flatten(loaded.params)
     np.testing.assert_array_equal(flat.pop(PROMPT_PATH), best.prompt)
@@ -217,7 +217,7 @@ def test_a_prompt_and_a_tuned_model_go_together(tuned, prompted):
 
 def test_a_pattern_that_is_the_prompt_alone_needs_no_tuned_model(prompted):
     run = dataclasses.replace(prompted.run, trainable=(".*/prompt",))
-    _, _, params, what = evaluate.load_trained(run, setup.prepare_task(run))
+    _, _, params, what = loading.load_trained(run, loading.prepare_task(run))
     best = files.load(f"{run.model_dir}/prompts/best").prompt
     np.testing.assert_array_equal(trees.flatten(params)[PROMPT_PATH], best)
     assert what.startswith("prompt ")
@@ -226,7 +226,7 @@ def test_a_pattern_that_is_the_prompt_alone_needs_no_tuned_model(prompted):
 def test_sampling_draws_from_the_seed(prompted):
     run = prompted.run
     (examples,) = evaluate.load_eval_sets(run)
-    _, model, params, _ = evaluate.load_trained(run, setup.prepare_task(run))
+    _, model, params, _ = loading.load_trained(run, loading.prepare_task(run))
 
     def drawn(seed):
         options = {"strategy": decoding.Sample(), "batch_size": 16, "seed": seed}

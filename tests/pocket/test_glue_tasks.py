@@ -12,12 +12,11 @@ from prompt_tuning.data import (
     batches,
     describe,
     evaluation,
-    pocket_files,
-    pocket_glue,
     super_glue,
     tasks,
 )
-from prompt_tuning.pocket import glue
+from prompt_tuning.pocket import glue, glue_files
+from prompt_tuning.pocket import glue_tasks as pocket_glue
 
 LENGTHS = {"inputs": 64, "targets": 10}
 SMALL = {"train": 24, "validation": 30, "test": 12}
@@ -205,7 +204,7 @@ def test_perfect_and_constant_predictions(task):
     name = name_of(task)
     perfect = measured(name, lambda target: target)
     all_rows = {split: rows(task, split) for split in glue.SPLITS}
-    facts = pocket_files.facts(task, all_rows)
+    facts = glue_files.facts(task, all_rows)
     assert facts.sizes["validation"] == len(loaded(name))
     if task == "wsc":  # Its target is the noun asked about, right or not.
         right = 100 * sum(row["label"] for row in rows("wsc")) / 30
@@ -261,17 +260,15 @@ def test_describe_shows_examples():
 
 def test_floors_by_hand():
     """30 rows: 15 true, or 10 of each of three labels."""
-    assert pocket_files.floor("boolq", [{"value": 1}] * 2 + [{"value": 0}]) == pytest.approx(
-        200 / 3
-    )
+    assert glue_files.floor("boolq", [{"value": 1}] * 2 + [{"value": 0}]) == pytest.approx(200 / 3)
     # One of three classes named always: accuracy 1/3, F1 (1/2 + 0 + 0) / 3.
     balanced = [{"value": value} for value in (0, 1, 2)]
-    assert pocket_files.floor("cb", balanced) == pytest.approx(100 * (1 / 3 + 1 / 6) / 2)
+    assert glue_files.floor("cb", balanced) == pytest.approx(100 * (1 / 3 + 1 / 6) / 2)
     answers = [{"value": 1, "group": 0}, {"value": 0, "group": 0}, {"value": 1, "group": 1}]
     # Always True: F1 4/5, and one of the two questions is all right.
-    assert pocket_files.floor("multirc", answers) == pytest.approx(100 * (4 / 5 + 1 / 2) / 2)
+    assert glue_files.floor("multirc", answers) == pytest.approx(100 * (4 / 5 + 1 / 2) / 2)
     names = [{"value": ["leo"], "group": (0, 0)}, {"value": ["emma"], "group": (1, 1)}]
-    assert pocket_files.floor("record", names) == pytest.approx(50)
+    assert glue_files.floor("record", names) == pytest.approx(50)
 
 
 def test_files_on_disk(tmp_path, capsys):

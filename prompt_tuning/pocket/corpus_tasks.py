@@ -126,6 +126,12 @@ def register(corpus: PocketCorpus = PocketCorpus()) -> None:
         )  # fmt: skip
 
 
+def register_defaults() -> None:
+    """Registers the two tasks, unless a configuration has done it with settings of its own."""
+    if _registered is None:
+        register()
+
+
 def registered() -> PocketCorpus:
     """What the two tasks are made of now."""
     return _registered or PocketCorpus()

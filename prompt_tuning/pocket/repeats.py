@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from prompt_tuning import trees
 from prompt_tuning.model.sizes import T5Config
 
+RANDOM_REPEATS = "random_repeats"  # as a checkpoint's path: drawn at random, then changed
 NEAR = (0, 1, 2, 17, 18)  # position buckets of the distances 0, -1, -2, 1 and 2
 NEAR_BIAS = -4.0
 

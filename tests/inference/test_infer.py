@@ -1,4 +1,4 @@
-"""Tests of prompt_tuning/training/infer.py: what is read, predicted and written."""
+"""Tests of prompt_tuning/inference/infer.py: what is read, predicted and written."""
 
 import dataclasses
 import json
@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
+from prompt_tuning.inference import evaluate, infer, loading
 from prompt_tuning.model import decoding
-from prompt_tuning.training import evaluate, infer, setup
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -42,7 +42,7 @@ def test_a_text_a_line(run, tmp_path, capsys):
     assert all(line.keys() == {"input", "prediction", "score", "label_scores"} for line in lines)
     assert f"18 predictions, written to {inferred.path}" in capsys.readouterr().out
 
-    t5, model, params, _ = evaluate.load_trained(run, setup.prepare_task(run))
+    t5, model, params, _ = loading.load_trained(run, loading.prepare_task(run))
     ids, _ = t5.encode_cut(TEXTS[:16], 48)
     decoded = decoding.generate(model, params, ids, max_decode_length=8)
     assert [line["prediction"] for line in lines[:16]] == [
@@ -57,7 +57,7 @@ def test_a_text_a_line(run, tmp_path, capsys):
 def test_label_scores_are_log_probabilities_of_the_labels(run, tmp_path):
     """Each is what `score` gives that label alone; the largest is rank classification."""
     lines = lines_of(infer.infer_run(run, write(tmp_path / "in.txt", TEXTS)).path)
-    t5, model, params, _ = evaluate.load_trained(run, setup.prepare_task(run))
+    t5, model, params, _ = loading.load_trained(run, loading.prepare_task(run))
     ids, _ = t5.encode_cut(TEXTS[:16], 48)
     alone = {}
     for label in ("awful", "great"):
@@ -139,7 +139,7 @@ def test_without_a_file_the_split_of_the_task_is_predicted(run):
     assert [line["input"] for line in lines] == expected
     assert len(expected) == 20
     # Evaluation and inference decode alike.
-    t5, model, params, _ = evaluate.load_trained(run, setup.prepare_task(run))
+    t5, model, params, _ = loading.load_trained(run, loading.prepare_task(run))
     ids = evaluate.predict(model, params, examples, strategy=run.decoding, batch_size=16)
     assert [line["prediction"] for line in lines] == [t5.decode(row) for row in ids]
 
@@ -161,7 +161,7 @@ BAD_FILES = {
 def test_a_bad_input_file_is_one_sentence(run, tmp_path, name, monkeypatch):
     """And comes before the model is loaded."""
     monkeypatch.setattr(
-        setup, "load_parameters", lambda *_, **__: pytest.fail("the model was loaded")
+        loading, "load_parameters", lambda *_, **__: pytest.fail("the model was loaded")
     )
     content, message = BAD_FILES[name]
     (tmp_path / name).write_text(content)

@@ -6,7 +6,7 @@ import jax.test_util
 import numpy as np
 import pytest
 
-from prompt_tuning.training.losses import cross_entropy_loss
+from prompt_tuning.model.losses import cross_entropy_loss
 
 LOG3, LOG4 = np.log(3.0), np.log(4.0)
 # Two sequences of three targets; the second has one token. Id 1 costs log(4/3), id 2 costs log 4.
