@@ -20,9 +20,12 @@ STEPS = 10
 
 @pytest.fixture
 def through_t5x(make_model, make_initializer, partitioner, frozen, prompt, batches):
-    """Runs ten steps of t5x.trainer.Trainer; returns losses, prompts and all parameters."""
+    """Runs ten steps of t5x.trainer.Trainer; returns losses, prompts and the last state.
 
-    def run(start_step):
+    With `before`, a list of ten prompts, each step starts from the prompt of that list.
+    """
+
+    def run(start_step, before=None):
         model = make_model()
         initializer = make_initializer(model)
         state = initializer.from_scratch(jax.random.PRNGKey(0))
@@ -44,7 +47,9 @@ def through_t5x(make_model, make_initializer, partitioner, frozen, prompt, batch
             num_microbatches=None,
         )
         losses, prompts, state = [], [], training.train_state
-        for batch in batches[:STEPS]:
+        for i, batch in enumerate(batches[:STEPS]):
+            if before is not None:
+                state = state.replace_params(with_prompt(state, before[i]))
             state, metrics = training._partitioned_train_step(state, batch)
             losses.append(float(metrics["loss"].compute()))
             prompts.append(np.array(flat(state)[PROMPT_PATH]))
@@ -52,6 +57,11 @@ def through_t5x(make_model, make_initializer, partitioner, frozen, prompt, batch
         return losses, prompts, state
 
     return run
+
+
+def with_prompt(state, prompt):
+    params = {**flat(state), PROMPT_PATH: jax.numpy.array(prompt)}
+    return flax.core.freeze(trees.unflatten(params))
 
 
 def flat(state):
@@ -73,21 +83,29 @@ def through_our_loop(config, frozen, prompt, batches, start_step):
 
 
 @pytest.mark.parametrize("start_step", [0, 1_100_000])
-def test_ten_steps_are_the_same_in_t5x_in_our_loop_and_as_stored(
-    through_t5x, config, frozen, prompt, batches, vectors, start_step
+def test_ten_steps_on_their_own_are_the_same_in_t5x_and_in_our_loop(
+    through_t5x, config, frozen, prompt, batches, start_step
 ):
     losses, prompts, state = through_t5x(start_step)
     our_losses, our_prompts = through_our_loop(config, frozen, prompt, batches, start_step)
     np.testing.assert_allclose(losses, our_losses, rtol=1e-4)
     np.testing.assert_allclose(prompts, our_prompts, atol=1e-4)
-    stored = [vectors[f"start{start_step}:prompt_after{i}"] for i in range(1, STEPS + 1)]
-    np.testing.assert_allclose(prompts, stored, atol=1e-4)
     assert int(state.step) == start_step + STEPS
 
     assert np.abs(prompts[-1] - prompt).min() > 0
     after = flat(state)
     del after[PROMPT_PATH]
     assert trees.diff(after, frozen).is_empty
+
+
+@pytest.mark.parametrize("start_step", [0, 1_100_000])
+def test_every_step_of_t5x_is_as_stored(through_t5x, prompt, vectors, start_step):
+    """Step by step: on another CPU a free run drifts away, since its steps are chaotic."""
+    stored = [vectors[f"start{start_step}:prompt_after{i}"] for i in range(1, STEPS + 1)]
+    losses, prompts, _ = through_t5x(start_step, before=[prompt, *stored[:-1]])
+    np.testing.assert_allclose(prompts, stored, atol=2e-5)
+    loss_sums = [vectors[f"start{start_step}:loss_sum{i}"] for i in range(1, STEPS + 1)]
+    np.testing.assert_allclose(losses, loss_sums, rtol=1e-5)
 
 
 def test_the_frozen_parameters_have_no_second_moment(make_model, make_initializer, frozen):
