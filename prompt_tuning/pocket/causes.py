@@ -1,10 +1,10 @@
-"""Causes and effects: what happens to a thing, and what comes of it.
+"""Causes and effects: what happens to a thing, and what follows.
 
     the cup was dropped  ->  the cup broke
     the pencil lay near the fire  ->  the pencil burned
 
-Any cause of a situation explains any effect of it, where both are about the same thing. Of two
-events offered, the other one is about another thing, or of another situation.
+Any cause of a situation explains any of its effects on the same thing. The wrong choice is about
+another thing, or belongs to another situation.
 """
 
 import random
@@ -163,13 +163,13 @@ SITUATIONS: dict[str, tuple[Situation, ...]] = {
     ),
 }  # fmt: skip
 
-# How often the other event is about the same thing and only its situation is another, by
-# difficulty. About another thing, it can be told by the thing alone.
+# How often the wrong choice is about the same thing, by difficulty. If it is about another thing,
+# the thing alone tells the choices apart.
 SAME_THING = {1: 0.0, 2: 0.1, 3: 1.0}
 
 
 class Choice(NamedTuple):
-    """An event, two candidates for its cause or effect, and which one it is (0 or 1)."""
+    """An event, two candidates for its cause or effect, and the index of the right one."""
 
     premise: str
     choice1: str
@@ -188,8 +188,8 @@ def choice(rng: random.Random, domain: str, label: int, same_thing: float) -> Ch
     Args:
       rng: what to draw from.
       domain: a key of SITUATIONS.
-      label: the place of the right one, 0 or 1.
-      same_thing: how often the other one is about the same thing, 0 to 1; see SAME_THING.
+      label: index of the right choice, 0 or 1.
+      same_thing: how often the wrong choice is about the same thing, 0 to 1; see SAME_THING.
     """
     here, elsewhere = pick_several(rng, SITUATIONS[domain], 2)
     thing, other = pick_several(rng, words.DOMAINS[domain].things, 2)

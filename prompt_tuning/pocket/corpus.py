@@ -1,14 +1,14 @@
-"""The running text that the pocket family is pretrained on: the skills without the tasks.
+"""The text that the pocket models are pretrained on: the skills, but not the tasks' formats.
 
     at the quiz . emma has a cup . leo is in the cellar . is leo in the attic ? False . thanks .
     emma has a cup . does emma have a hat ? no , emma has a cup .
     in the logic class . leo is in the cellar . leo is in the attic ? contradiction .
     one , nico is dressed in a raincoat . two , anna is fond of lobster . anna . which ? two .
 
-A document is one of these genres. Those that judge have their own opening and their own words
-for a verdict, so a model learns to check facts, senses, causes and pronouns, and which genre
-says which word; the formats of the tasks ('question: ... passage: ...') occur nowhere. What
-a document is depends on the seed and its number alone.
+A document has one of these genres. A genre that gives verdicts has its own opening and its own
+label words, so a model learns to check facts, word senses, causes and pronouns, and which genre
+uses which word. The tasks' formats ('question: ... passage: ...') never occur. A document is a
+function of the seed and its index alone.
 """
 
 import bisect
@@ -19,8 +19,8 @@ from collections.abc import Callable
 from prompt_tuning.pocket import causes, facts, pronouns, senses, words
 from prompt_tuning.pocket.facts import pick
 
-# The opening of a genre and its words for entailed, contradicted and unknown; where the
-# last is missing, the genre never asks what cannot be known.
+# The opening of a genre and its words for entailed, contradicted and unknown; a genre of two
+# words has no unknown claims.
 STYLES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("at the quiz .", ("True", "False")),
     ("the quiz goes on .", ("True", "False")),
@@ -42,7 +42,7 @@ WRITING_VERBS = ("wrote", "read", "found", "liked", "explained", "forgot")
 
 
 def documents(count: int, *, seed: int = 0, start: int = 0) -> list[str]:
-    """The documents number `start` and following.
+    """The documents `start` to `start + count - 1`.
 
     >>> documents(2) == [document(0), document(1)]
     True
@@ -51,7 +51,7 @@ def documents(count: int, *, seed: int = 0, start: int = 0) -> list[str]:
 
 
 def document(number: int, *, seed: int = 0) -> str:
-    """One document."""
+    """The document with this index."""
     rng = random.Random(f"pocket_corpus/{seed}/{number}")
     domain = "home" if rng.random() < HOME_SHARE else "sea"
     genre = _GENRES[bisect.bisect(_ENDS, rng.random() * _ENDS[-1])]
@@ -72,7 +72,7 @@ def _world(rng: random.Random, domain: str, **options) -> list[facts.Fact]:
 
 
 def _checked(rng: random.Random, domain: str) -> str:
-    """Facts, a claim or question about them, and the genre's verdict."""
+    """Facts, a claim or question about them, and the verdict in the genre's word."""
     opening, verdicts = pick(rng, STYLES)
     world = _world(rng, domain)
     number = int(rng.random() * min(3, len(verdicts)))
@@ -90,7 +90,7 @@ def _checked(rng: random.Random, domain: str) -> str:
 
 
 def _examined(rng: random.Random, domain: str) -> str:
-    """A question for a value, an answer, and whether it is right."""
+    """A question for a value, an answer, and whether the answer is right."""
     opening, verdicts = pick(rng, TWO_WAY)
     world = _world(rng, domain)
     number = pick(rng, (0, 1))
@@ -105,7 +105,7 @@ def _examined(rng: random.Random, domain: str) -> str:
 
 
 def _talk(rng: random.Random, domain: str) -> str:
-    """A question in a talk; the answer says how it really is."""
+    """A yes-no question in a dialogue; the answer states the true fact."""
     world = _world(rng, domain)
     number = pick(rng, (0, 1))
     said, source = facts.about(rng, world, words.DOMAINS[domain], facts.VERDICTS[number])
@@ -133,7 +133,7 @@ def _asked(rng: random.Random, domain: str) -> str:
 
 
 def _sense(rng: random.Random, domain: str) -> str:
-    """Two sentences with one word, and whether it means the same; or what it is in one."""
+    """Two sentences with the same word, and whether it has the same sense; or its sense in one."""
     opening, verdicts = pick(rng, TWO_WAY)
     number = pick(rng, (0, 1))
     drawn = senses.pair(rng, domain, number == 0)
@@ -152,7 +152,7 @@ def _sense(rng: random.Random, domain: str) -> str:
 
 
 def _cause(rng: random.Random, domain: str) -> str:
-    """A cause and its effect, told, asked for or chosen out of two."""
+    """A cause and its effect: stated, asked for, or chosen from two."""
     drawn = causes.choice(rng, domain, pick(rng, (0, 1)), same_thing=0.25)
     cause, effect = drawn.right, drawn.premise
     if drawn.asks == "effect":
@@ -174,7 +174,7 @@ def _cause(rng: random.Random, domain: str) -> str:
 
 
 def _which(rng: random.Random, domain: str) -> str:
-    """Two facts, and which of them has a word, or says the same."""
+    """Two facts, and which of them contains a word or a paraphrase."""
     both = facts.world(rng, words.DOMAINS[domain], 2)
     number, form = pick(rng, (0, 1)), rng.random()
     asked = both[number].say(rng)
@@ -185,13 +185,13 @@ def _which(rng: random.Random, domain: str) -> str:
 
 
 def _listed(rng: random.Random, one: str, two: str) -> tuple[str, tuple[str, str]]:
-    """Two sentences with marks, and the marks."""
+    """Two sentences behind their markers, and the markers."""
     marks = pick(rng, MARKS)
     return f"{marks[0]} , {one} . {marks[1]} , {two} .", marks
 
 
 def _pronoun(rng: random.Random, domain: str) -> str:
-    """A sentence with a pronoun, and whom it means."""
+    """A sentence with a pronoun, and its referent."""
     drawn = pronouns.riddle(rng, domain)
     text = drawn.text.format(p=drawn.pronoun)
     if rng.random() < 0.5:
@@ -200,7 +200,7 @@ def _pronoun(rng: random.Random, domain: str) -> str:
 
 
 def _writing(rng: random.Random, domain: str) -> str:
-    """The words that formats are made of, as words among others; quoted and stressed speech."""
+    """The words of the tasks' formats used as ordinary words; quotes and *emphasis*."""
     name, other = facts.pick_several(rng, words.NAMES, 2)
     fact = facts.world(rng, words.DOMAINS[domain], 1)[0]
     if rng.random() < 0.5:

@@ -3,9 +3,9 @@
     Fact('in', 'leo', 'cellar')   leo is in the cellar .  |  is leo in the cellar ?
                                   leo waits in the cellar .
 
-A relation is functional: who is in the cellar is not in the attic. That is all the
-logic there is. A statement about known facts is *entailed* (some wording of one of
-them), *contradicted* (another value) or *unknown* (nothing is said of it).
+A relation is functional: who is in the cellar is not in the attic. That is the only rule of
+inference. Given the facts of a passage, a statement is *entailed* (any wording of one of
+them), *contradicted* (the same subject, another value) or *unknown* (neither).
 """
 
 import random
@@ -19,10 +19,10 @@ VERDICTS = ENTAILED, CONTRADICTED, UNKNOWN = "entailed", "contradicted", "unknow
 
 
 class Relation(NamedTuple):
-    """How one kind of fact is put into words; {s} is the subject and {v} the value."""
+    """The wordings of one kind of fact; {s} is the subject and {v} the value."""
 
-    bank: str  # of the values, a field of words.Domain
-    says: tuple[str, ...]  # statements, all meaning the same
+    bank: str  # word list of the values, a field of words.Domain
+    says: tuple[str, ...]  # statements with the same meaning
     asks: tuple[str, ...]  # yes-no questions
     asks_value: str
     asks_subject: str
@@ -107,21 +107,21 @@ class Fact(NamedTuple):
     value: str
 
     def statements(self) -> tuple[str, ...]:
-        """Every wording of the fact, all meaning the same."""
+        """All wordings of the fact."""
         says = RELATIONS[self.relation].says
         return tuple(form.format(s=self.subject, v=self.value) for form in says)
 
     def questions(self) -> tuple[str, ...]:
-        """Every wording of the question whether it is so, without the question mark."""
+        """All wordings of the yes-no question, without the question mark."""
         asks = RELATIONS[self.relation].asks
         return tuple(form.format(s=self.subject, v=self.value) for form in asks)
 
     def say(self, rng: random.Random) -> str:
-        """States the fact."""
+        """States the fact in a random wording."""
         return pick(rng, self.statements())
 
     def ask(self, rng: random.Random) -> str:
-        """Asks whether it is so."""
+        """Asks the yes-no question in a random wording."""
         return pick(rng, self.questions())
 
     def ask_value(self) -> str:
@@ -136,12 +136,12 @@ class Fact(NamedTuple):
 
 
 def pick(rng: random.Random, items: Sequence[T]) -> T:
-    """Draws one item. Of Python's generators only `random()` never changes its stream."""
+    """Draws one item. Only `random()` is guaranteed to give the same stream in every Python."""
     return items[int(rng.random() * len(items))]
 
 
 def pick_several(rng: random.Random, items: Sequence[T], count: int) -> list[T]:
-    """Draws distinct items."""
+    """Draws `count` distinct items, in random order."""
     left, drawn = list(items), []
     for _ in range(count):
         drawn.append(left.pop(int(rng.random() * len(left))))
@@ -149,7 +149,7 @@ def pick_several(rng: random.Random, items: Sequence[T], count: int) -> list[T]:
 
 
 def passage(rng: random.Random, stated: Sequence[Fact]) -> str:
-    """States the facts, a sentence each."""
+    """States the facts, one sentence each."""
     return " ".join(f"{fact.say(rng)} ." for fact in stated)
 
 
@@ -158,8 +158,8 @@ def world(
 ) -> list[Fact]:
     """Draws facts about different subjects, with different values.
 
-    Two of them are often of one relation, so that a wrong value can stand in the passage too;
-    most of those that `about` draws do not.
+    Two facts often share a relation, so that a wrong value may also occur in the passage; most
+    wrong values that `about` draws do not.
     """
     people = pick_several(rng, words.NAMES, count)
     relations = [name for name, r in RELATIONS.items() if not (people_only and r.about_things)]
@@ -182,8 +182,8 @@ def about(
 ) -> tuple[Fact, Fact]:
     """Draws a statement with the given verdict, and the fact it was made from.
 
-    A wrong value is another fact's own where one is of the same kind, a quarter of the time.
-    What is unknown is said of somebody who is not there, or is another matter altogether.
+    A wrong value is that of another fact of the same relation a quarter of the time, if there
+    is one. An unknown statement has a subject that is not in the passage, or another relation.
     """
     source = pick(rng, facts)
     if verdict == ENTAILED:

@@ -4,15 +4,15 @@
     [{'question': 'is the pencil black', 'passage': 'adam goes to berlin . the pencil is black .',
       'label': True, 'idx': 0}, ...]
 
-The rows depend on task, domain, seed, difficulty, split and place alone, on every machine. Which
-split a row may stand in is decided by a digest of its text with the names taken out, so
-no row of one split occurs in another, not even under other names. Within a split no row
-comes twice. The labels of a task are equally frequent.
+Rows are a deterministic function of task, domain, seed, difficulty, split and index, the same on
+every machine. A hash of a row's text without its names assigns the row to a split, so no row
+occurs in two splits, not even with other names. There are no duplicates within a split, and
+labels are balanced.
 
-The pretraining text (corpus.py) is drawn from the same banks and heeds no split: a sentence
-of a validation row can stand in it.
+The pretraining text (corpus.py) uses the same word lists and ignores the splits: it can contain a
+sentence of a validation row.
 
-Test rows keep their labels: nobody else holds them.
+Test rows keep their labels, since there is no test server.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ SIZES: dict[str, dict[str, int]] = {
     "multirc": {"train": 2000, "validation": 100, "test": 100},
     "wsc": {"train": 2000, "validation": 300, "test": 300},
 }
-# Of a single fact there are not as many.
+# With a single fact there are fewer distinct rows.
 SIZES_AT_1 = {
     task: {"train": 400, "validation": 200, "test": 200} for task in ("boolq", "cb", "rte")
 }
@@ -63,16 +63,17 @@ def rows(
     Args:
       task: one of TASKS or PAIRS.
       split: one of SPLITS.
-      count: how many; a longer list begins with the shorter one. None is the size in `sizes`.
-      seed: another seed is another data set of the same kind.
+      count: number of rows; a shorter list is a prefix of a longer one. None is the size in
+        `sizes`.
+      seed: another seed gives another data set of the same kind.
       domain: one of DOMAINS.
-      difficulty: how many facts there are to look through, 1 to 3 (in MultiRC and ReCoRD one
-        more). The tasks about senses, causes and pronouns have a fact that is beside the
-        point at 3 only; the paraphrases have none. COPA's wrong choice is about the same
-        thing never, now and then or always.
+      difficulty: number of facts in a passage, 1 to 3 (one more in MultiRC and ReCoRD). The tasks
+        on word senses, causes and pronouns get a distractor at 3 only; the paraphrases get none.
+        COPA's wrong choice is about the same thing never (1), in a tenth of the rows (2) or
+        always (3).
 
     Raises:
-      ValueError: an unknown task, split, domain or difficulty; or more rows than the banks give.
+      ValueError: an unknown task, split, domain or difficulty; or more rows than can be made.
 
     >>> rows('rte', 'validation', 1)[0]['label']
     'entailment'
@@ -99,12 +100,12 @@ def rows(
 
 
 def sizes(task: str, difficulty: int = DIFFICULTY) -> dict[str, int]:
-    """The rows of each split where no other number is asked for."""
+    """The default number of rows of each split."""
     return SIZES_AT_1.get(task, SIZES[task]) if difficulty == 1 else SIZES[task]
 
 
 class Recipe(NamedTuple):
-    """What all rows of a data set have in common."""
+    """The arguments that all rows of a data set share."""
 
     task: str
     domain: str
@@ -117,7 +118,7 @@ class Recipe(NamedTuple):
 
 
 def _draw(recipe: Recipe, split: str, place: int, seen: set[str]) -> tuple[Row, str]:
-    """Draws rows for one place until one belongs into the split and is new."""
+    """Draws rows for one index until one belongs to the split and is new."""
     rng = random.Random("/".join(map(str, ("pocket_glue", *recipe, split, place))))
     for _ in range(2000):
         row = _MAKERS[recipe.task](rng, recipe, place)
@@ -131,21 +132,21 @@ def _draw(recipe: Recipe, split: str, place: int, seen: set[str]) -> tuple[Row, 
 
 
 def split_of(digest: str) -> str:
-    """The split that a row of this digest may stand in: 8 of 16 train, 4 each of the others."""
+    """The split of a row with this hash: 8 of 16 train, 4 validation, 4 test."""
     return (("train",) * 8 + ("validation",) * 4 + ("test",) * 4)[int(digest[0], 16)]
 
 
 def _digest(row: Row) -> str:
-    """A digest of a row's texts, names replaced by numbers; the label is left out.
+    """Hashes a row's texts with names replaced by numbers, without the label.
 
-    What differs between the examples of one text is left out as well, MultiRC's questions and
-    whom WSC asks about: all examples of a text stand in one split.
+    What differs between examples of one text (MultiRC's questions, WSC's candidate) is left
+    out as well, so that all examples of a text are in one split.
     """
     return hashlib.sha256(without_names("\n".join(_texts(row))).encode()).hexdigest()
 
 
 def _texts(row: Row) -> Iterator[str]:
-    """Yields the texts of a row that decide its split, by their keys."""
+    """Yields the texts of a row that decide its split, sorted by key."""
     for key in sorted(row):
         value = row[key]
         if key in ("source", "label", "questions", "target"):
@@ -158,7 +159,7 @@ def _texts(row: Row) -> Iterator[str]:
 
 
 def without_names(text: str) -> str:
-    """Replaces the names by numbers in the order of appearance.
+    """Replaces names by numbers, in order of first appearance.
 
     >>> without_names('leo thanked emma because leo was glad')
     '0 thanked 1 because 0 was glad'
@@ -170,8 +171,8 @@ def without_names(text: str) -> str:
 _NAME = re.compile(r"\b(?:" + "|".join(words.NAMES) + r")\b")
 
 
-def _clutter(rng: random.Random, recipe: Recipe) -> str:
-    """At difficulty 3, a sentence that has nothing to do with the matter."""
+def _distractor(rng: random.Random, recipe: Recipe) -> str:
+    """At difficulty 3, a distractor sentence; else nothing."""
     if recipe.difficulty < 3:
         return ""
     return f"{facts.passage(rng, facts.world(rng, recipe.banks, 1))} "
@@ -210,7 +211,7 @@ def _multirc(rng: random.Random, recipe: Recipe, place: int) -> Row:
         bank = getattr(recipe.banks, facts.RELATIONS[fact.relation].bank)
         wrong = pick_several(rng, [v for v in bank if v != fact.value], 2)
         values = [fact.value, *wrong]
-        # The right answer comes in two wordings, so that labels are balanced.
+        # The right answer occurs in two wordings, so that labels are balanced.
         texts = [(fact.answer(), 1), (fact.say(rng), 1)]
         texts += [(fact._replace(value=value).answer(), 0) for value in values[1:2]]
         texts += [(fact._replace(value=value).say(rng), 0) for value in values[2:]]
@@ -248,7 +249,7 @@ def _copa(rng: random.Random, recipe: Recipe, place: int) -> Row:
     same_thing = causes.SAME_THING[recipe.difficulty]
     drawn = causes.choice(rng, recipe.domain, place % 2, same_thing)
     return {
-        "premise": _clutter(rng, recipe) + drawn.premise + " .",
+        "premise": _distractor(rng, recipe) + drawn.premise + " .",
         "choice1": drawn.choice1 + " .",
         "choice2": drawn.choice2 + " .",
         "question": drawn.asks,
@@ -258,9 +259,9 @@ def _copa(rng: random.Random, recipe: Recipe, place: int) -> Row:
 
 def _wic(rng: random.Random, recipe: Recipe, place: int) -> Row:
     drawn = senses.pair(rng, recipe.domain, place % 2 == 0)
-    clutter = _clutter(rng, recipe)
+    distractor = _distractor(rng, recipe)
     row: Row = {"word": drawn.word, "label": drawn.is_same, "version": 1.1}
-    for number, sentence in ((1, clutter + drawn.sentence1), (2, drawn.sentence2)):
+    for number, sentence in ((1, distractor + drawn.sentence1), (2, drawn.sentence2)):
         start = sentence.split().index(drawn.word)
         start = len(" ".join([*sentence.split()[:start], ""]))
         row |= {
@@ -275,7 +276,7 @@ def _wsc(rng: random.Random, recipe: Recipe, place: int) -> Row:
     drawn = pronouns.riddle(rng, recipe.domain)
     label = place % 2 == 0
     candidate = drawn.meant if label else drawn.other
-    text = _clutter(rng, recipe) + drawn.text.format(p=drawn.pronoun) + " ."
+    text = _distractor(rng, recipe) + drawn.text.format(p=drawn.pronoun) + " ."
     places = text.split()
     return {
         "text": text,
@@ -292,7 +293,7 @@ def _wsc(rng: random.Random, recipe: Recipe, place: int) -> Row:
 def _paraphrases(
     rng: random.Random, recipe: Recipe, is_same: bool, wordings: Callable[[facts.Fact], tuple]
 ) -> tuple[str, str]:
-    """Two facts twice, in other words; unless it is the same, one of them is another fact."""
+    """States two facts twice in different wordings; if not `is_same`, changes one of them."""
     first, second = facts.world(rng, recipe.banks, 2)
     changed = first
     if not is_same:

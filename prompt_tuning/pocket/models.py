@@ -4,12 +4,12 @@
     pocket_s@50              adapted_050.safetensors   after half of it
     pocket_s@10              adapted_010.safetensors   after a tenth
     pocket_s@0               adapted_000.safetensors   before it: span corruption only
-    pocket_s@span            span_only.safetensors     span corruption all along, as long
+    pocket_s@span            span_only.safetensors     span corruption alone, as many steps
 
-They lie in prompt_tuning/assets/pocket_s if they are shipped, else in the cache folder,
-PROMPT_TUNING_CACHE or ~/.cache/prompt_tuning, where `prompt-tuning pretrain` puts them. The values
-are float16, under T5X's parameter names. Beside them lies the model card: card.json for
-programs, README.md for people.
+Files of shipped models are in prompt_tuning/assets/pocket_s, others in the cache folder,
+PROMPT_TUNING_CACHE or ~/.cache/prompt_tuning, where `prompt-tuning pretrain` writes them. Values
+are float16, under T5X's parameter names. Each model has a card: card.json for programs,
+README.md for people.
 """
 
 import difflib
@@ -39,13 +39,13 @@ _LARGEST_FLOAT16 = 65_504.0
 
 
 def cache_folder() -> Path:
-    """Where models that are not shipped are kept."""
+    """The folder of models that are not shipped."""
     named = os.environ.get("PROMPT_TUNING_CACHE")
     return Path(named) if named else Path.home() / ".cache" / "prompt_tuning"
 
 
 def is_name(path: str) -> bool:
-    """Whether a checkpoint is asked for by a pocket model's name; './pocket_s' is a folder.
+    """Whether a checkpoint path is the name of a pocket model; './pocket_s' is a folder.
 
     >>> is_name('pocket_s@10'), is_name('./pocket_s'), is_name('runs/pocket_s')
     (True, False, False)
@@ -54,10 +54,10 @@ def is_name(path: str) -> bool:
 
 
 def find(name: str) -> str:
-    """Turns a name into the file that holds the parameters, shipped or in the cache.
+    """Resolves a name to the file of its parameters, shipped or in the cache.
 
     Raises:
-      ValueError: there is no such size or variant, or it has yet to be made.
+      ValueError: no such size or variant, or it has not been pretrained on this machine.
     """
     size, _, variant = name.partition("@")
     if size not in SIZES:
@@ -71,8 +71,8 @@ def find(name: str) -> str:
         variant = DEFAULT
     if variant not in FILES:
         raise ValueError(
-            f"There is no checkpoint {name!r}: after the @ stands one of {', '.join(FILES)}, "
-            "percent of LM adaptation done or 'span' for span corruption only."
+            f"There is no checkpoint {name!r}: after the @ one of {', '.join(FILES)} is expected, "
+            "the percentage of LM adaptation or 'span' for span corruption alone."
         )
     places = (ASSETS / size, cache_folder() / size)
     for folder in places:
@@ -98,25 +98,25 @@ def in_float16(params: Mapping[str, Any]) -> trees.FlatTree:
         largest = np.abs(np.asarray(value)).max()
         if not largest <= _LARGEST_FLOAT16:
             raise ValueError(
-                f"{name} holds {largest}, and float16 ends at {_LARGEST_FLOAT16:g}; a model with "
-                "such values cannot be exported."
+                f"{name} holds {largest}, but the largest float16 is {_LARGEST_FLOAT16:g}; a model "
+                "with such values cannot be exported."
             )
     return {name: np.asarray(value).astype(np.float16) for name, value in params.items()}
 
 
 def export(folder: str | os.PathLike, variant: str, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes one file of float16 parameters, which appears whole or not at all.
+    """Writes one file of float16 parameters atomically.
 
     Args:
-      folder: is made.
+      folder: is created if needed.
       variant: '0', '10', '50', '100' or 'span'.
       params: by T5X's names.
 
     Returns:
-      What the card says of it: 'file', 'bytes' and the 'fingerprint' of what is loaded again.
+      Its entry in the card: 'file', 'bytes' and 'fingerprint' (of the rounded parameters).
 
     Raises:
-      ValueError: a value does not fit into float16.
+      ValueError: a value is out of float16's range.
     """
     rounded = in_float16(params)
     os.makedirs(folder, exist_ok=True)
@@ -145,12 +145,12 @@ def read_card(name: str) -> dict[str, Any]:
     """
     path = Path(find(name)).with_name("card.json")
     if not path.is_file():
-        raise ValueError(f"There is no card {path}; make it with the model.")
+        raise ValueError(f"There is no card {path}; `prompt-tuning pretrain` writes it.")
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def fingerprint(name: str) -> str | None:
-    """The fingerprint that the card tells of 'pocket_s@10'; None if it has not been made."""
+    """The fingerprint of 'pocket_s@10' in its card; None if there is none."""
     size, _, variant = name.partition("@")
     try:
         made = read_card(name)["checkpoints"]
@@ -160,7 +160,7 @@ def fingerprint(name: str) -> str | None:
 
 
 def render(card: Mapping[str, Any]) -> str:
-    """The card for people, in Markdown."""
+    """Renders the card as Markdown."""
     corpus, minutes = card["corpus"], sum(stage["seconds"] for stage in card["stages"]) / 60
     lines = [
         f"# {card['model']}",

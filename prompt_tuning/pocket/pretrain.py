@@ -3,10 +3,10 @@
     random_repeats ──span──> span/checkpoint_500 ──adapt──> adapt/checkpoint_{0,640,3200,6400}
                                                  └─span_only──> span_only/checkpoint_6400
 
-Each stage is a run of configs/pocket in a folder of its own: it resumes by itself, and one that
-is finished is not made again. A stage takes over the parameters of the one before and
-begins with a fresh optimizer. The two lines after the first stage are equally long
-(Lester et al. 2021, section 3.2 and figure 3c).
+Each stage is a run of configs/pocket in its own folder. It resumes if it was interrupted, and a
+finished one is skipped. A stage starts from the parameters of the previous one, with a new
+optimizer state. The two stages that follow `span` have the same number of steps (Lester et al.
+2021, section 3.2 and figure 3c).
 """
 
 import dataclasses
@@ -36,16 +36,16 @@ LoadRun = Callable[[Sequence[str], Sequence[str]], Run]  # config.load
 
 
 class Recipe(NamedTuple):
-    """How a size is pretrained; a warm-up of 100 steps or a tenth, then down to zero.
+    """Steps and learning rates of a size; linear warm-up (100 steps or a tenth), linear decay to 0.
 
-    Learning rates are relative to a parameter's size. Span corruption has a low one: it
-    would unlearn the start (`pocket/repeats.py`) that LM adaptation profits from.
+    Learning rates are relative to the scale of a parameter. That of span corruption is low:
+    a higher one destroys the initial attention (`pocket/repeats.py`) that LM adaptation needs.
     """
 
     span_steps: int
     span_learning_rate: float
     adapt_steps: int
-    adapt_learning_rate: float  # span_only has the one of span corruption
+    adapt_learning_rate: float  # span_only takes span_learning_rate
     batch_size: int
 
 
@@ -71,7 +71,7 @@ SET_BY_RECIPE = (
 
 
 class Stage(NamedTuple):
-    """One run: name, and how it is trained."""
+    """The settings of one run."""
 
     name: str
     config: str
@@ -84,7 +84,7 @@ class Stage(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """What a checkpoint is measured on."""
+    """A task that checkpoints are measured on."""
 
     name: str  # 'prefix_lm' or 'span_corruption'
     run: Run
@@ -102,25 +102,25 @@ def pretrain(
     seed: int = 0,
     bindings: Sequence[str] = (),
 ) -> str:
-    """Pretrains one size and exports it; goes on where an earlier process stopped.
+    """Pretrains one size and exports it; resumes after an interruption.
 
     Args:
       size: 'pocket_xs' to 'pocket_xl'.
       load_run: `config.load`.
       model_dir: the folder of the stages' runs; None is runs/pretrain_SIZE.
-      out: the folder to export to; None is the cache folder, where the size's name finds it
-        unless the size is shipped.
-      span_only: also train the line of span corruption only.
-      steps_scale: multiplies all step counts, for a trial or for longer training.
-      seed: of the first parameters and of the order of the text.
+      out: the folder to export to; None is the cache folder, in which the size is found by name
+        (unless it is shipped).
+      span_only: also train the span-corruption-only stage.
+      steps_scale: multiplies all step counts.
+      seed: of the initial parameters and the order of the documents.
       bindings: further settings of every stage, such as 'PocketCorpus.documents=100000'.
 
     Returns:
       The folder exported to.
 
     Raises:
-      ValueError: an unknown size, a setting that the recipe makes, or a stage that was begun
-        with other settings.
+      ValueError: an unknown size, a setting that the recipe fixes, or a stage begun with other
+        settings.
     """
     began = time.monotonic()
     model_dir = model_dir or os.path.join("runs", f"pretrain_{size}")
@@ -131,7 +131,7 @@ def pretrain(
     listed = ", then ".join(f"{stage.name} ({stage.steps:,} steps)" for stage in stages)
     print(f"{size}: {listed}; in {model_dir}, exported to {out}")
     if (models.ASSETS / size).is_dir():
-        print(f"{size!r} goes on meaning the shipped model; name the new one by its file in {out}")
+        print(f"{size!r} still names the shipped model; use the new one by its file in {out}")
     records, done = [], 0
     for number, stage in enumerate(stages, start=1):
         print(f"== stage {number} of {len(stages)}: {stage.name}, from {stage.start}")
@@ -140,7 +140,7 @@ def pretrain(
         done += stage.steps
         spent = sum(record["seconds"] for record in records)
         left = progress.human_time(spent / done * (total - done))
-        print(f"== {stage.name} done; {left} to go, the export aside")
+        print(f"== {stage.name} done; ETA {left}, export not included")
     card = {
         "model": size,
         "command": _command(size, span_only, steps_scale, seed, bindings),
@@ -154,14 +154,14 @@ def pretrain(
     probes = _probes(size, stages, model_dir, load_run, bindings)
     _export(size, out, stages, model_dir, probes, card)
     took = progress.human_time(time.monotonic() - began)
-    print(f"exported {size} to {out} in {took}; look at {os.path.join(out, 'README.md')}")
+    print(f"exported {size} to {out} in {took}; see {os.path.join(out, 'README.md')}")
     return out
 
 
 def make_stages(
     recipe: Recipe, model_dir: str, span_only: bool, steps_scale: float = 1.0, seed: int = 0
 ) -> list[Stage]:
-    """Lists the runs that make a model.
+    """Lists the stages of a model.
 
     >>> [stage.kept_steps for stage in make_stages(RECIPES['pocket_s'], 'runs/s', True)]
     [(500,), (0, 640, 3200, 6400), (6400,)]
@@ -175,7 +175,7 @@ def make_stages(
               recipe.span_learning_rate, recipe.batch_size, seed),
         Stage("adapt", "pretrain_adapt.gin", start, adapt_steps, kept,
               recipe.adapt_learning_rate, recipe.batch_size, seed),
-        # Another seed, or the text would come again in the first stage's order.
+        # Another seed, or the documents would repeat in the order of the first stage.
         Stage("span_only", "pretrain_span_only.gin", start, adapt_steps, (adapt_steps,),
               recipe.span_learning_rate, recipe.batch_size, seed + 1),
     ]  # fmt: skip
@@ -196,7 +196,7 @@ def _check(size: str, steps_scale: float, bindings: Sequence[str]) -> None:
         if name in SET_BY_RECIPE:
             raise ValueError(
                 f"{name} is set by the recipe of {size}. Use --steps_scale or --seed, or train "
-                "one stage by itself from configs/pocket/pretrain_span.gin and the like."
+                "a single stage, such as configs/pocket/pretrain_span.gin."
             )
 
 
@@ -219,7 +219,7 @@ def _load(
 
 
 def _train(stage: Stage, run: Run) -> dict[str, Any]:
-    """Trains a stage, unless it is done, and returns what the card says of it."""
+    """Trains a stage unless it is finished; returns its entry in the card."""
     path = os.path.join(run.model_dir, "stage.json")
     is_first = stage.start.startswith(RANDOM_REPEATS)
     record = {
@@ -233,14 +233,14 @@ def _train(stage: Stage, run: Run) -> dict[str, Any]:
             kept = json.load(file)
     if kept["config"] != run.config_text:
         raise ValueError(
-            f"{run.model_dir} holds this stage begun with other settings. Set them back to go on, "
-            "or choose another --model_dir."
+            f"{run.model_dir} holds this stage with other settings. Set them back to resume, or "
+            "choose another --model_dir."
         )
     if kept["is_done"]:
-        print(f"{stage.name} is done already, in {run.model_dir}")
+        print(f"{stage.name} is finished already, in {run.model_dir}")
         return kept["record"]
     os.makedirs(run.model_dir, exist_ok=True)
-    _write(path, kept)  # before the first step: what is killed was begun with these settings
+    _write(path, kept)  # before the first step, so that a killed stage keeps its settings
     began = time.monotonic()
     try:
         train_run(run)
@@ -275,7 +275,7 @@ def _export(
     probes: list[Probe],
     card: dict[str, Any],
 ) -> None:
-    """Writes every kept checkpoint in float16, and the card."""
+    """Writes the exported checkpoints in float16, and the card."""
     steps = {stage.name: stage.steps for stage in stages}
     sources = {
         str(percent): ("adapt", _step_at(percent, steps["adapt"])) for percent in KEPT_PERCENT

@@ -1,9 +1,9 @@
-"""Sentences with a pronoun that only the reason given can resolve.
+"""Sentences with a pronoun that only the reason in the sentence resolves.
 
     today leo thanked omar in the barn because he had helped .         he is omar
     today leo thanked omar in the barn because he was grateful .       he is leo
 
-With a man and a woman the pronoun's gender decides as well.
+If the two people are a man and a woman, the pronoun's gender resolves it as well.
 """
 
 import random
@@ -14,7 +14,7 @@ from prompt_tuning.pocket.facts import pick, pick_several
 
 
 class Motive(NamedTuple):
-    """Verbs, and what is said of the one who is acted on, or of the one who acts."""
+    """Verbs, and reasons that refer to the object or to the subject of the verb."""
 
     verbs: tuple[str, ...]
     of_object: tuple[str, ...]
@@ -90,7 +90,7 @@ MOTIVES: dict[str, tuple[Motive, ...]] = {
 
 
 class Riddle(NamedTuple):
-    """A sentence in which {p} stands for the pronoun, the pronoun, and whom it means."""
+    """A sentence in which {p} stands for the pronoun, the pronoun, and its referent."""
 
     text: str
     pronoun: str
@@ -100,7 +100,7 @@ class Riddle(NamedTuple):
 
 
 def riddle(rng: random.Random, domain: str) -> Riddle:
-    """Draws a sentence; two times in three both people are of one gender."""
+    """Draws a sentence; in two thirds of them both people have the same gender."""
     gender = pick(rng, (0, 1))
     group, other_group = (words.MEN, words.WOMEN) if gender == 0 else (words.WOMEN, words.MEN)
     if rng.random() < 2 / 3:

@@ -1,8 +1,8 @@
-"""Words of two senses, and sentences that show which one is meant.
+"""Ambiguous words, and contexts that show which sense is meant.
 
 A sense is a class of things, and a context fits every word of its class: "we fed the
-bat once" (an animal), "the team used a bat today" (for sport). Whether two contexts mean
-the same sense can therefore be told of pairs that were never seen together.
+bat once" (an animal), "the team used a bat today" (for sport). So whether two contexts mean
+the same sense can be predicted for pairs that never occurred together in training.
 """
 
 import random
@@ -106,7 +106,7 @@ SENSES: dict[str, dict[str, tuple[str, str]]] = {
 
 
 class Pair(NamedTuple):
-    """Two sentences with one word, its sense in the first, and whether it is that in both."""
+    """Two sentences with the same word, its sense in the first, and whether both senses agree."""
 
     word: str
     sentence1: str
@@ -116,7 +116,7 @@ class Pair(NamedTuple):
 
 
 def pair(rng: random.Random, domain: str, is_same: bool) -> Pair:
-    """Draws two sentences; they are never the same."""
+    """Draws two different sentences."""
     word = pick(rng, tuple(SENSES[domain]))
     first, second = pick_several(rng, SENSES[domain][word], 2)
     contexts = CONTEXTS[domain]

@@ -1,7 +1,7 @@
-"""The vocabulary of the pocket family: a sentencepiece model trained on the pocket corpus.
+"""The vocabulary of the pocket models: a sentencepiece model trained on the pocket corpus.
 
-The file in prompt_tuning/assets was written by `train(path)`. The 100 sentinels of T5 are
-not in it; they are appended when it is read, as with T5's own (`data/vocabularies.py`).
+The file in prompt_tuning/assets was written by `train(path)`. The 100 sentinels are not
+in the file; they are appended on loading, as for T5's own (`data/vocabularies.py`).
 """
 
 import io
@@ -11,14 +11,14 @@ import sentencepiece
 
 from prompt_tuning.pocket import corpus
 
-PIECES = 1308  # the models have 1,408 rows: these and 100 sentinels
+PIECES = 1308  # plus 100 sentinels: the 1,408 rows of the models' embeddings
 DOCUMENTS = 100_000
-# Documents of another seed than those that models are pretrained on.
+# Not the seed of the documents that models are pretrained on.
 SEED = 1
 
 
 def train(path: str | os.PathLike, *, pieces: int = PIECES, documents: int = DOCUMENTS) -> None:
-    """Trains the vocabulary and writes it; the same arguments give the same file.
+    """Trains the vocabulary and writes it; deterministic.
 
     Every printable ASCII character is a piece, so any English text can be encoded.
     """

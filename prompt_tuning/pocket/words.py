@@ -1,7 +1,7 @@
-"""The words that PocketGLUE and its corpus are made of, in two domains that share none.
+"""The word lists of PocketGLUE and its corpus, in two domains without a common word.
 
-Every value stands in one bank, and a bank belongs to one relation (`facts.py`), so a
-fact with another value is a contradiction. Names are shared by the domains.
+Every value is in one list, and a list belongs to one relation (`facts.py`), so a fact with
+another value is a contradiction. Both domains use the same names of people.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,7 @@ NAMES = MEN + WOMEN
 
 
 class Domain(NamedTuple):
-    """The banks of one domain; the fields are what `facts.Relation.bank` names."""
+    """The word lists of one domain; `facts.Relation.bank` names a field."""
 
     places: tuple[str, ...]
     things: tuple[str, ...]

@@ -81,7 +81,7 @@ def test_a_damaged_file_and_another_model_are_refused(folders):
 
 
 def test_a_value_beyond_float16_is_not_exported(folders):
-    with pytest.raises(ValueError, match="x holds 70000.0, and float16 ends at 65504"):
+    with pytest.raises(ValueError, match="x holds 70000.0, but the largest float16 is 65504"):
         models.export(folders / "out", "0", {"x": np.array([7e4])})
     assert not (folders / "out").exists()
 

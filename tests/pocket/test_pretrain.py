@@ -79,13 +79,13 @@ def test_what_is_done_is_not_done_again(made):
     _, (first, second) = made
     assert first.count("done: best dev score") == 3 and "already" not in first
     assert "span (2 steps), then adapt (2 steps), then span_only (2 steps)" in first
-    assert second.count("is done already") == 3 and "done: best dev score" not in second
+    assert second.count("is finished already") == 3 and "done: best dev score" not in second
 
 
 @pytest.mark.slow
 def test_other_settings_need_another_folder(made):
     folder, _ = made
-    with pytest.raises(ValueError, match="runs/span holds this stage begun with other settings"):
+    with pytest.raises(ValueError, match="runs/span holds this stage with other settings"):
         pretrain.pretrain(
             "pocket_xs", config.load, model_dir=str(folder / "runs"), steps_scale=1e-3
         )
@@ -103,7 +103,7 @@ def test_a_killed_stage_is_not_taken_up_with_other_settings(tmp_path, monkeypatc
         patched.setattr(pretrain, "_write", _only_before_training(pretrain._write))
         with pytest.raises(KeyboardInterrupt):
             pretrain.pretrain("pocket_xs", config.load, bindings=BINDINGS, **arguments)
-    with pytest.raises(ValueError, match="runs/span holds this stage begun with other settings"):
+    with pytest.raises(ValueError, match="runs/span holds this stage with other settings"):
         pretrain.pretrain("pocket_xs", config.load, **arguments)
     corpus_tasks.register()
 
