@@ -52,7 +52,7 @@ def test_what_is_shipped_comes_first_and_variants_are_told_apart(folders):
     ("name", "message"),
     [
         ("pocket_xm", "no pocket model 'pocket_xm'; did you mean pocket_"),
-        ("pocket_s@20", "no checkpoint 'pocket_s@20': after the @ stands one of 0, 10, 50, 100, s"),
+        ("pocket_s@20", "no checkpoint 'pocket_s@20': after the @ one of 0, 10, 50, 100, s"),
         ("pocket_s@", "no checkpoint 'pocket_s@'"),
         ("pocket_xl", "Make it with `prompt-tuning pretrain pocket_xl`"),
         ("pocket_m@span", "cache/pocket_m does not hold span_only.*pretrain pocket_m --span_only`"),
