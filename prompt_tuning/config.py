@@ -1,37 +1,36 @@
 """The one door to gin: reads a configuration and makes a `Run` of it.
 
-A configuration is a few files and bindings. A *part* (below gin/) holds one idea
-and includes nothing; a *run* (below configs/, or yours) includes parts and then
-states what differs. No two parts of a run may set the same name, so their order
-never matters; a run, and after it the command line, overrides them.
+A configuration is a few files and bindings. A *part* (below gin/) holds one idea and includes
+nothing; a *run* (below configs/, or yours) includes parts and then states what differs. No two
+parts of a run may set the same name, so their order never matters; run files override parts in
+any order, and the command line overrides them.
 
-Everything is checked on the text first, so that a missing name, an unknown one
-or a typo is one sentence before anything is loaded.
+    config_files.py     text -> statements, in the order of precedence
+    config_checks.py    what is missing, unknown or without effect
+    config_values.py    statements -> values; no state is shared with gin or between loads
+    config_types.py     a setting against the type that its function declares
+
+Everything is checked before anything is loaded or compiled, and each mistake is one sentence.
 """
 
-import contextlib
 import dataclasses
-import difflib
 import functools
-import importlib
-import inspect
-import re
-import sysconfig
-import tokenize
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import gin
-from gin import config_parser
+from prompt_tuning import config_checks, config_files, config_values
+from prompt_tuning.config_files import Reference, Statement, roots
+from prompt_tuning.config_values import Names, Settings, Thing
 from prompt_tuning.data import tables
-from prompt_tuning.macros import MACROS
 from prompt_tuning.model import decoding
 from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.pocket import corpus_tasks, register
 from prompt_tuning.prompts import initializers
 from prompt_tuning.run import Run
 from prompt_tuning.training import optimizers, schedules
+
+__all__ = ["add_search_paths", "load", "model_names", "read_model", "roots"]
 
 CONFIGURABLES = (
     Run,
@@ -54,48 +53,14 @@ CONFIGURABLES = (
     schedules.linear_decay,
     schedules.rsqrt_decay,
 )
+# Filled in here, never by a configuration.
+HIDDEN = ("Run.config_text", "Run.local_tasks")
 
 register.register_models()
 register.register_tasks()
 
-for _thing in CONFIGURABLES:
+for _thing in CONFIGURABLES:  # for T5X, which reads our parts with gin itself
     gin.external_configurable(_thing, module=_thing.__module__)
-
-REQUIRED = "gin.REQUIRED"  # what a part writes for a name that the user must set
-
-
-class Statement(NamedTuple):
-    """One binding as it stands in a file or on the command line."""
-
-    source: str
-    name: str  # 'TRAIN_STEPS' for a macro, 'T5Config.emb_dim' for a parameter
-    is_macro: bool
-    references: tuple[str, ...]  # configurables it names
-    macros: tuple[str, ...]  # macros it uses
-
-
-class _Reference(NamedTuple):
-    name: str
-
-
-class _Macro(NamedTuple):
-    name: str
-
-
-class _Reader(config_parser.ParserDelegate):
-    def configurable_reference(self, scoped_configurable_name, evaluate):
-        return _Reference(scoped_configurable_name.split("/")[-1])
-
-    def macro(self, macro_name):
-        return _Macro(macro_name)
-
-
-def roots() -> list[Path]:
-    """Folders that hold gin/ and configs/: the checkout, or an installed copy's data."""
-    here = Path(__file__).resolve().parent.parent
-    installed = Path("share") / "prompt-tuning"
-    candidates = [here, Path(sysconfig.get_path("data")) / installed, here / installed]
-    return [folder for folder in candidates if (folder / "gin" / "models").is_dir()]
 
 
 def add_search_paths() -> None:
@@ -111,65 +76,122 @@ def load(
 
     Args:
       gin_files: paths, absolute or below the working directory, a search path or
-        the project.
+        the project; `~` is the home folder.
       bindings: 'NAME=VALUE'; a value that is not gin syntax is taken as text, so
         that `MODEL_DIR=/tmp/run` needs no quotes.
       search_paths: folders to look into before the project's own.
 
     Returns:
-      The run; its `config_text` is the resolved configuration, and loads as the same run.
+      The run. Its functions keep their settings, whatever is loaded later; its
+      `config_text` is the resolved configuration, and loads as the same run.
 
     Raises:
-      ValueError: one sentence that says what is missing, unknown or wrong.
+      ValueError: one sentence that says what is missing, unknown, wrong or without effect.
     """
-    folders = [Path(path) for path in search_paths] + [Path.cwd(), *roots()]
     if not gin_files:
         raise ValueError(
             "No configuration was given. Name one with --gin_file, such as "
             "--gin_file=configs/pocket/quickstart.gin."
         )
-    texts = [text for name in gin_files for text in _texts(_find(name, folders), folders)]
-    texts += [("the command line", _readable(binding)) for binding in bindings]
-    statements = [statement for source, text in texts for statement in _read(source, text)]
-    _check_parts(statements)
-    _check_macros(statements)
-    _check_model(statements)
-    gin.clear_config()  # gin stays locked after use
-    _register_named(statements)
     try:
-        for _, text in texts:
-            gin.parse_config(text)
-        gin.finalize()
-        if any(statement.name.startswith("TableTask.") for statement in statements):
-            tables.register(gin.get_configurable(tables.TableTask)())
-        corpus_tasks.register(gin.get_configurable(corpus_tasks.PocketCorpus)())
-        run = gin.get_configurable(Run)()
-        return dataclasses.replace(
-            run,
-            prompt_initializer=_bound(run.prompt_initializer),
-            optimizer=_bound(run.optimizer),
-            config_text=gin.config_str(max_line_length=100),
+        return _load(config_files.read(gin_files, bindings, search_paths))
+    except ValueError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+
+
+def _load(configuration: config_files.Configuration) -> Run:
+    names = Names(CONFIGURABLES, configuration.statements)
+    config_checks.check_parts(configuration.statements)
+    statements = _with_initializer(configuration.statements, names)
+    config_checks.check_parameters(statements, names, HIDDEN)
+
+    @functools.cache
+    def up_to(level: int) -> tuple[Settings, list[Thing], config_values.Reached]:
+        settings = Settings([one for one in statements if one.level <= level], names)
+        local = _local_tasks(settings)
+        return settings, local, config_values.reach(settings, [names.find("Run"), *local])
+
+    settings, local, reached = up_to(max(one.level for one in statements))
+    config_checks.check_used(statements, names, lambda level: up_to(level)[2], _reasons(settings))
+    config_checks.check_model(statements, model_names())
+    config_checks.check_missing(reached)
+    _check_fields(settings)
+    maker = config_values.Maker(settings, unchecked=(Run,))
+    run = maker.call(
+        names.find("Run"),
+        local_tasks=tuple(maker.call(thing) for thing in local),
+        config_text=config_values.text(reached, names, configuration.modules),
+    )
+    optimizers.check(run.optimizer)
+    if run.prompt_length is not None:
+        initializers.check(run.prompt_initializer)
+    return run
+
+
+def _with_initializer(statements: Sequence[Statement], names: Names) -> list[Statement]:
+    """Writes out the default of Run.prompt_initializer where a prompt is added to a tuned model.
+
+    gin/methods/model_tuning.gin sets none; with Run.prompt_length=10 the settings of
+    from_class_labels count.
+    """
+    default = Reference("", Run.prompt_initializer.__name__, is_call=False)
+    first = Statement(
+        "Run", config_files.PART_LEVEL, True, "", "Run", "prompt_initializer", default
+    )
+    length = Settings(statements, names).of(names.find("Run"), "").get("prompt_length")
+    has_prompt = length is None or Settings(statements, names).literal(length.value) is not None
+    return [first] * has_prompt + [*statements]
+
+
+def _local_tasks(settings: Settings) -> list[Thing]:
+    """The tasks that a configuration itself describes, if it is on them that it runs."""
+    table, corpus = settings.names.find("TableTask"), settings.names.find("PocketCorpus")
+    task = _task(settings)
+    name = settings.of(table, "").get("name")
+    is_table = name is not None and task is not None and settings.literal(name.value) == task
+    return [table] * is_table + [corpus] * (task in corpus_tasks.TASKS)
+
+
+def _task(settings: Settings) -> str | None:
+    task = settings.of(settings.names.find("Run"), "").get("task")
+    return settings.literal(task.value) if task else None
+
+
+def _reasons(settings: Settings) -> dict[str, str]:
+    """Why nothing uses TableTask or PocketCorpus, whose use depends on the task's name."""
+    name = settings.of(settings.names.find("TableTask"), "").get("name")
+    makes = {
+        "TableTask": f"the task {settings.literal(name.value)!r}"
+        if name
+        else "no task: TableTask.name is not set",
+        "PocketCorpus": f"the tasks {' and '.join(corpus_tasks.TASKS)}",
+    }
+    advice = f"this run's task is {_task(settings)!r}. Remove the setting, or set the task."
+    return {thing: f"It describes {tasks}; {advice}" for thing, tasks in makes.items()}
+
+
+def _check_fields(settings: Settings) -> None:
+    """A configuration without its run or its method lacks the fields that they set."""
+    bound = settings.of(settings.names.find("Run"), "")
+    missing = [
+        f"Run.{field.name}"
+        for field in dataclasses.fields(Run)
+        if field.default is dataclasses.MISSING and field.name not in bound
+    ]
+    if missing:
+        raise ValueError(
+            f"Not set: {', '.join(missing)}. Add --gin_file=gin/runs/run.gin and a method of "
+            "gin/methods, or set them."
         )
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise ValueError(_sentence(error)) from error
-
-
-def _bound(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Fixes the settings that gin would look up at each call, when the next load cleared them."""
-    try:
-        settings = gin.get_bindings(function)
-    except ValueError:  # a scoped reference or no configurable; gin does not know its settings
-        return function
-    return functools.partial(getattr(function, "__wrapped__", function), **settings)
 
 
 def model_names() -> list[str]:
     """The models that have a part, for `read_model`."""
-    return [Path(file).stem for file in _known_files(roots(), "gin/models")]
+    return [name.removesuffix(".gin") for name in config_files.known_files("gin/models")]
 
 
 def read_model(name: str) -> T5Config:
-    """Reads the dimensions of a model from its part, without touching gin's state.
+    """Reads the dimensions of a model from its part.
 
     Args:
       name: a file of gin/models, without its ending; or the path of such a file of one's own.
@@ -180,189 +202,25 @@ def read_model(name: str) -> T5Config:
     >>> read_model('t5_1_1_small').emb_dim
     512
     """
-    if name.endswith(".gin"):
-        path = _find(name, [Path.cwd(), *roots()])
-    elif name in (names := model_names()):
-        path = _find(f"gin/models/{name}.gin", roots())
-    else:
-        raise ValueError(f"Unknown model {name!r}{_close(name, names)}. Known: {', '.join(names)}.")
-    try:
-        items = list(config_parser.ConfigParser(path.read_text(encoding="utf-8"), _Reader()))
-    except (SyntaxError, tokenize.TokenError) as error:
-        raise ValueError(f"{str(path)!r} is not gin syntax: {error.args[0]}") from error
-    bindings = [item for item in items if isinstance(item, config_parser.BindingStatement)]
+    names = model_names()
+    if not name.endswith(".gin") and name not in names:
+        raise ValueError(
+            f"Unknown model {name!r}{config_files.close(name, names)}. Known: {', '.join(names)}."
+        )
+    file = name if name.endswith(".gin") else f"gin/models/{name}.gin"
+    path = config_files.find(file, [Path.cwd(), *roots()] if file == name else roots())
+    statements = config_files.read_statements(path)
+    own = {one.key: one.value for one in statements if _sets_model(one)}
     fields = dataclasses.fields(T5Config)
     required = {field.name for field in fields if field.default is dataclasses.MISSING}
-    others = [item for item in bindings if item.selector.rpartition(".")[2] != "T5Config"]
-    settings = {item.arg_name: item.value for item in bindings if item not in others}
-    if others or required - settings.keys() or settings.keys() - {f.name for f in fields}:
+    others = [one for one in statements if not _sets_model(one)]
+    if others or required - own.keys() or own.keys() - {field.name for field in fields}:
         raise ValueError(
             f"{str(path)!r} is not the part of a model: it should set every field of T5Config and "
             f"nothing else, as gin/models/t5_1_1_small.gin does."
         )
-    return T5Config(**settings)
+    return T5Config(**own)
 
 
-def _find(name: str, folders: Iterable[Path]) -> Path:
-    for folder in folders:
-        path = folder / name  # an absolute name stays itself
-        if path.is_file():
-            return path.resolve()
-    folder, _, last = name.rpartition("/")
-    known = _known_files(roots(), folder or "configs")
-    raise ValueError(
-        f"There is no configuration file {name!r}, neither here nor in a search path"
-        f"{_close(last, known)}."
-    )
-
-
-def _known_files(folders: Iterable[Path], below: str) -> list[str]:
-    return sorted({p.name for folder in folders for p in (folder / below).glob("*.gin")})
-
-
-def _readable(binding: str) -> str:
-    """Puts quotes around a value that gin cannot read."""
-    name, equals, value = binding.partition("=")
-    if not equals or not name.strip():
-        raise ValueError(f"A binding is NAME=VALUE, as in --gin.TRAIN_STEPS=1000; got {binding!r}.")
-    try:
-        list(config_parser.ConfigParser(f"NAME = {value}", _Reader()))
-    except (SyntaxError, tokenize.TokenError):
-        value = repr(value)
-    return f"{name.strip()} = {value}"
-
-
-def _texts(path: Path, folders: list[Path]) -> Iterator[tuple[str, str]]:
-    """Yields the pieces of a file with what it includes in between, as (source, text)."""
-    lines: list[str] = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        included = re.match(r"include\s+(['\"])(.+?)\1", line)
-        if included:
-            yield str(path), "".join(lines)
-            yield from _texts(_find(included[2], folders), folders)
-            lines = ["\n"] * (len(lines) + 1)  # so that line numbers stay
-        else:
-            lines.append(line)
-    yield str(path), "".join(lines)
-
-
-def _read(source: str, text: str) -> Iterator[Statement]:
-    try:
-        for item in config_parser.ConfigParser(text, _Reader()):
-            if isinstance(item, config_parser.BindingStatement):
-                is_macro = not item.arg_name
-                owner = item.selector.rpartition(".")[2]  # tables.TableTask is TableTask
-                name = item.selector if is_macro else f"{owner}.{item.arg_name}"
-                names = list(_leaves(item.value))
-                references = tuple(n.name for n in names if isinstance(n, _Reference))
-                macros = tuple(n.name for n in names if isinstance(n, _Macro))
-                yield Statement(source, name, is_macro, references, macros)
-    except (SyntaxError, tokenize.TokenError) as error:
-        number = getattr(error, "lineno", None) or text.count("\n") + 1
-        line = text.splitlines()[number - 1].strip() if number <= text.count("\n") + 1 else ""
-        raise ValueError(
-            f"{source}, line {number}: not gin syntax: {line!r}. {error.args[0]}"
-        ) from error
-
-
-def _leaves(value: Any) -> Iterator[_Reference | _Macro]:
-    if isinstance(value, _Reference | _Macro):
-        yield value
-    elif isinstance(value, dict):
-        for pair in value.items():
-            yield from _leaves(pair)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _leaves(item)
-
-
-def _is_part(source: str) -> bool:
-    return any(Path(source).is_relative_to(root / "gin") for root in roots())
-
-
-def _check_parts(statements: list[Statement]) -> None:
-    """No two parts may set the same name, or their order would matter."""
-    owner: dict[str, str] = {}
-    for statement in statements:
-        if not _is_part(statement.source):
-            continue
-        first = owner.setdefault(statement.name, statement.source)
-        if first != statement.source:
-            a, b = (
-                Path(source).parent.name + "/" + Path(source).name
-                for source in (first, statement.source)
-            )
-            raise ValueError(
-                f"Both gin/{a} and gin/{b} set {statement.name}. They exclude each other: name one."
-            )
-
-
-def _check_macros(statements: list[Statement]) -> None:
-    """Every macro that is used is set, and every one that a user sets is used."""
-    defined = {statement.name for statement in statements if statement.is_macro}
-    used = {name for statement in statements for name in statement.macros}
-    for statement in statements:
-        if statement.is_macro and statement.name not in used and not _is_part(statement.source):
-            reason = "is known, but nothing in this configuration uses it"
-            if statement.name not in MACROS:
-                reason = f"is not a name of this configuration{_close(statement.name, used)}"
-            raise ValueError(f"{statement.name}, set in {statement.source}, {reason}.")
-    last = {statement.name: statement for statement in statements}
-    required = {name for name, statement in last.items() if REQUIRED in statement.macros}
-    missing = sorted((used - defined - {REQUIRED}) | required)
-    if missing:
-        listed = "; ".join(
-            f"{name} ({MACROS[name]})" if name in MACROS else name for name in missing
-        )
-        raise ValueError(f"Not set: {listed}. Say --gin.{missing[0]}=... or set it in a gin file.")
-
-
-def _check_model(statements: list[Statement]) -> None:
-    """A run that names no model's part fails here, not with a list of its dimensions."""
-    asks = any(s.name == "Run.model" and "T5Config" in s.references for s in statements)
-    if asks and not any(statement.name == "T5Config.vocab_size" for statement in statements):
-        raise ValueError(
-            "No model is named. Add one more --gin_file=gin/models/NAME.gin, NAME being one of "
-            f"{', '.join(model_names())}."
-        )
-
-
-def _register_named(statements: list[Statement]) -> None:
-    """Makes what a configuration names as @package.module.thing known to gin."""
-    known = {thing.__name__ for thing in CONFIGURABLES}
-    for statement in statements:
-        for name in statement.references:
-            module, _, attribute = name.rpartition(".")
-            if module and attribute not in known:
-                thing = _import(module, attribute)
-                known.add(attribute)
-                with contextlib.suppress(ValueError):  # it was registered before
-                    gin.external_configurable(thing, name=attribute, module=module)
-
-
-def _import(module: str, attribute: str) -> Any:
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(
-            f"The configuration names @{module}.{attribute}, which cannot be imported: {error}."
-        ) from error
-
-
-def _close(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
-
-
-def _sentence(error: Exception) -> str:
-    """Takes gin's additions off an error, and adds the names that are close."""
-    text = " ".join(str(error).split("\n  In ")[0].split())
-    parameters = {thing.__name__: inspect.signature(thing).parameters for thing in CONFIGURABLES}
-    unknown = re.search(r"Configurable '(\w+)' doesn't have a parameter named '(\w+)'", text)
-    if unknown:
-        thing, name = unknown.groups()
-        return f"{thing} has no setting {name!r}{_close(name, parameters[thing])}."
-    unknown = re.search(r"No configurable matching (?:reference )?'@?([\w.]+)", text)
-    if unknown:
-        return f"There is nothing called {unknown[1]!r}{_close(unknown[1], parameters)}."
-    return text
+def _sets_model(statement: Statement) -> bool:
+    return statement.owner.rpartition(".")[2] == "T5Config"

@@ -6,6 +6,8 @@ cannot work is refused here, before anything is loaded or compiled.
 """
 
 import dataclasses
+import functools
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -70,6 +72,8 @@ class Run:
       num_decodes: predictions that `infer` writes for one input.
       eval_output_dir, infer_output_dir: where `eval` and `infer` write
         [EVAL_OUTPUT_DIR], [INFER_OUTPUT_DIR]; None is inside the model_dir.
+      local_tasks: tasks that the configuration itself describes, such as a `TableTask`;
+        each has a method `register`.
       config_text: the resolved configuration, kept beside what the run writes.
 
     Raises:
@@ -116,10 +120,13 @@ class Run:
     num_decodes: int = 1
     eval_output_dir: str | None = None
     infer_output_dir: str | None = None
+    local_tasks: tuple[Any, ...] = ()
     config_text: str = dataclasses.field(default="", repr=False)
 
     def __post_init__(self):
         object.__setattr__(self, "trainable", _patterns(self.trainable))
+        expected = "the dimensions of a model, such as @T5Config()"
+        _require("model", self.model, expected, lambda x: isinstance(x, T5Config))
         for name in ("initial_checkpoint_path", "task", "model_dir", "eval_split"):
             _require(name, getattr(self, name), "some text", _is_text)
         for name in (
@@ -154,10 +161,14 @@ class Run:
         _require("param_dtype", self.param_dtype, f"one of {[*DTYPES]}", DTYPES.__contains__)
         position = self.prompt_position
         _require("prompt_position", position, f"one of {POSITIONS}", POSITIONS.__contains__)
-        _require("prompt_initializer", self.prompt_initializer, "an @initializer", callable)
-        _require("optimizer", self.optimizer, "an @optimizer", callable)
-        _require("eval_rank", self.eval_rank, "True or False", lambda x: isinstance(x, bool))
-        _require("decoding", self.decoding, "a strategy, such as @Greedy()", callable)
+        expected = "a function (rng, shape), such as @from_class_labels without parentheses"
+        _require("prompt_initializer", self.prompt_initializer, expected, callable)
+        expected = "a function that makes an optimizer, such as @adafactor without parentheses"
+        _require("optimizer", self.optimizer, expected, callable)
+        for name in ("eval_rank", "allow_other_model"):
+            _require(name, getattr(self, name), "True or False", lambda x: isinstance(x, bool))
+        expected = "a strategy, such as @Greedy() with parentheses"
+        _require("decoding", self.decoding, expected, _is_strategy)
 
     @property
     def trains_model(self) -> bool:
@@ -175,6 +186,16 @@ def _is_count(value: Any) -> bool:
 
 def _is_seed(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**32  # JAX would use the lower 32 bits
+
+
+def _is_strategy(value: Any) -> bool:
+    """Whether it can be called as `generate` calls it; BeamSearch without parentheses cannot."""
+    writer, *keywords = list(inspect.signature(Strategy.__call__).parameters)[1:]
+    try:
+        inspect.signature(value).bind(writer, **dict.fromkeys(keywords))
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _is_factor(value: Any) -> bool:
@@ -219,7 +240,15 @@ def _require(name: str, value: Any, expected: str, test, optional: bool = False)
     if not fits:
         macro = MACRO_OF_FIELD.get(name)
         hint = f" (set by {macro})" if macro else ""
-        raise ValueError(f"Run.{name}{hint} must be {expected}; got {value!r}.")
+        raise ValueError(f"Run.{name}{hint} must be {expected}; got {_shown(value)}.")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, functools.partial):
+        return f"@{value.func.__name__} without parentheses"
+    if isinstance(value, optax.GradientTransformation):
+        return "an optimizer that was made already"
+    return repr(value)
 
 
 MACRO_OF_FIELD = {
@@ -229,6 +258,8 @@ MACRO_OF_FIELD = {
     "task_feature_lengths": "TASK_FEATURE_LENGTHS",
     "data_dir": "DATA_DIR",
     "vocabulary_file": "VOCABULARY_FILE",
+    "decoding": "DECODING",
+    "prompt_initializer": "PROMPT_INITIALIZER",
     "model_dir": "MODEL_DIR",
     "prompt_length": "PROMPT_LENGTH",
     "prompt_file": "PROMPT_FILE",

@@ -16,7 +16,7 @@ LAYERS = [
     {"inference"},
     {"training"},
     {"pocket"},
-    {"config"},
+    {"config", "config_checks", "config_files", "config_types", "config_values"},
     {"api", "bridge", "sweeps"},
     {"quickstart"},
     {"cli_files"},
@@ -24,7 +24,7 @@ LAYERS = [
     {"train"},
 ]
 DOORS = {
-    "gin": {"config.py"},
+    "gin": {"config.py", "config_files.py", "config_values.py"},
     "tensorflow": {"data", "pocket"},
     "tensorflow_datasets": {"data", "pocket"},
     "tensorflow_text": {"data"},

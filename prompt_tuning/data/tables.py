@@ -60,6 +60,10 @@ class TableTask:
     free_text: bool = False
     vocabulary: str = "t5"
 
+    def register(self) -> None:
+        """Makes it a task that seqio knows, see the function `register`."""
+        register(self)
+
 
 @dataclasses.dataclass(frozen=True)
 class Registered:

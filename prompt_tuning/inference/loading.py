@@ -29,6 +29,8 @@ def prepare_task(run: Run) -> Any:
     if run.task_module is not None:
         tasks.import_task_module(run.task_module)
     tasks.set_data_dir(run.data_dir)
+    for local in run.local_tasks:
+        local.register()
     task = tasks.get(run.task)
     vocabularies.use_file(task.output_features["inputs"].vocabulary, run.vocabulary_file)
     return task

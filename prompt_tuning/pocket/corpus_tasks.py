@@ -71,6 +71,10 @@ class PocketCorpus:
                     f"PocketCorpus.{name} must be {expected}; got {getattr(self, name)!r}."
                 )
 
+    def register(self) -> None:
+        """Makes them tasks that seqio knows, see the function `register`."""
+        register(self)
+
 
 _registered: PocketCorpus | None = None
 

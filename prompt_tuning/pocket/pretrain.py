@@ -25,7 +25,7 @@ import numpy as np
 from prompt_tuning import folders, trees
 from prompt_tuning.inference import evaluate, loading
 from prompt_tuning.inference.frozen import load_parameters, parameter_shapes, transformer
-from prompt_tuning.pocket import corpus_tasks, models
+from prompt_tuning.pocket import models
 from prompt_tuning.pocket.repeats import RANDOM_REPEATS
 from prompt_tuning.prompts import files
 from prompt_tuning.run import Run
@@ -225,7 +225,7 @@ def _train(stage: Stage, run: Run) -> dict[str, Any]:
     record = {
         "name": stage.name, "from": stage.start if is_first else "span", "steps": stage.steps,
         "batch_size": stage.batch_size, "learning_rate": stage.learning_rate, "seconds": 0.0,
-        "corpus": dataclasses.asdict(corpus_tasks.registered()),
+        "corpus": dataclasses.asdict(run.local_tasks[0]),
     }  # fmt: skip
     kept = {"config": run.config_text, "is_done": False, "record": record}
     if os.path.exists(path):

@@ -43,6 +43,44 @@ def bind(
     return functools.partial(initializer, **chosen)
 
 
+def check(initializer: Callable) -> None:
+    """Refuses what cannot be called with `(rng, shape)` and what `bind` supplies.
+
+    Raises:
+      ValueError: a setting has no value, or there are other positional arguments.
+
+    >>> check(functools.partial(from_class_labels, labels=['yes', 'no']))
+    """
+    name = getattr(initializer, "func", initializer)
+    name = getattr(name, "__name__", repr(name))
+    try:
+        asked = inspect.signature(initializer).parameters
+    except (ValueError, TypeError):  # no signature to look at
+        return
+    needed = [
+        parameter.name
+        for parameter in asked.values()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        and parameter.name not in ("embeddings", "tokenize")
+    ]
+    keywords = [one for one in needed if asked[one].kind is inspect.Parameter.KEYWORD_ONLY]
+    missing = keywords or [one for one in needed if one not in keywords][2:]
+    if missing:
+        raise ValueError(
+            f"The prompt initialiser {name} lacks a value for {', '.join(missing)}. "
+            f"Set {name}.{missing[0]} in the configuration."
+        )
+    try:
+        inspect.signature(initializer).bind(
+            None, None, **dict.fromkeys(one for one in ("embeddings", "tokenize") if one in asked)
+        )
+    except TypeError as error:
+        raise ValueError(
+            f"A prompt initialiser is a function (rng, shape); {name} cannot be called so: {error}."
+        ) from error
+
+
 def initialize(
     initializer: Initializer, rng: jax.Array, shape: tuple[int, int]
 ) -> Float[Array, "P H"]:
@@ -186,13 +224,15 @@ def from_embedded_string(
     return jnp.concatenate([rows, initialize(fill, rng, rest)])
 
 
-def from_file(rng: jax.Array, shape: tuple[int, int], *, path: str) -> Float[Array, "P H"]:
+def from_file(rng: jax.Array, shape: tuple[int, int], *, path: str | None) -> Float[Array, "P H"]:
     """Starts at a saved prompt, .npy or our own format; the shape must be the same.
 
     Raises:
-      ValueError: the file cannot be read, or holds a prompt of another shape.
+      ValueError: no path, the file cannot be read, or it holds a prompt of another shape.
     """
     del rng
+    if path is None:
+        raise ValueError("from_file needs the path of a saved prompt. Set PROMPT_FILE.")
     prompt = files.load(path).prompt
     if prompt.shape != tuple(shape):
         raise ValueError(

@@ -7,11 +7,59 @@ itself, `decay_and_apply`: in T5X it is not multiplied by the learning rate.
 """
 
 import functools
+import numbers
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+
+
+def check(make: Callable[[], optax.GradientTransformation]) -> None:
+    """Makes an optimizer, so that a wrong setting is found before a model is loaded.
+
+    Raises:
+      ValueError: it cannot be made, or its learning rate is neither a number nor a schedule.
+    """
+    function = getattr(make, "func", make)
+    name = getattr(function, "__name__", repr(function))
+    if function in (adafactor, adamw, sgd) and "learning_rate" in getattr(make, "keywords", {}):
+        _check_learning_rate(name, make.keywords["learning_rate"])
+    try:
+        made = make()
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"The optimizer cannot be made, set {name}.*: {error}.") from error
+    if not (callable(getattr(made, "init", None)) and callable(getattr(made, "update", None))):
+        raise ValueError(
+            "Run.optimizer must make an optimizer with the methods init and update, as optax has "
+            f"them; {name} makes {made!r}."
+        )
+
+
+def _check_learning_rate(name: str, learning_rate: Any) -> None:
+    is_number = isinstance(learning_rate, numbers.Real) and not isinstance(learning_rate, bool)
+    if is_number or _is_schedule(learning_rate):
+        return
+    found = repr(learning_rate)
+    if isinstance(learning_rate, functools.partial):
+        found = f"@{learning_rate.func.__name__} without parentheses"
+    raise ValueError(
+        f"{name}.learning_rate must be a number or a schedule, such as 0.3 or @linear_decay(); "
+        f"got {found}."
+    )
+
+
+def _is_schedule(schedule: Any) -> bool:
+    """Whether it makes a number of a step; the function that makes a schedule does not."""
+    try:
+        rate = jax.eval_shape(schedule, jax.ShapeDtypeStruct((), jnp.int32))
+    except (TypeError, ValueError):
+        return False
+    return getattr(rate, "shape", None) == ()
+
 
 # optax's own, named here so that a run chooses among the three in one place.
 adamw = optax.adamw
@@ -67,7 +115,8 @@ def adafactor(
       beta1: momentum of the update; None for none, and no memory for it.
 
     Raises:
-      ValueError: start_step is below step_offset.
+      ValueError: start_step is below step_offset, or the learning rate is neither a number nor
+        a schedule.
 
     >>> optimizer = adafactor(learning_rate=0.3)
     >>> params = {'prompt': jnp.array([[2.0, -1.0]])}
@@ -76,6 +125,7 @@ def adafactor(
     >>> optax.apply_updates(params, updates)['prompt']
     Array([[ 1.7, -0.7]], dtype=float32)
     """
+    _check_learning_rate("adafactor", learning_rate)
     if start_step < step_offset:
         raise ValueError(
             f"adafactor needs start_step >= step_offset, got start_step={start_step} and "

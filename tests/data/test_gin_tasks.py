@@ -68,12 +68,12 @@ def test_labels_fit_the_lengths_in_t5_tokens(real_data):
 def test_from_file_binds_fields_of_the_table_task():
     bindings = read("from_file.gin")
     text = (FOLDER / "from_file.gin").read_text()
-    fields = set(re.findall(r"tables\.TableTask\.(\w+) =", text))
+    fields = set(re.findall(r"TableTask\.(\w+) =", text))
     known = set(tables.TableTask.__dataclass_fields__)
     assert fields <= known
     assert known - fields == set()  # Each is shown, if only in a comment.
     required = {key for key, value in bindings.items() if value == "%gin.REQUIRED"}
     assert required == {
-        f"tables.TableTask.{field}" for field in ("train_file", "validation_file", "target_column")
+        f"TableTask.{field}" for field in ("train_file", "validation_file", "target_column")
     }
     assert registry.info("from_file").family == "custom"  # Nothing is registered by reading it.
