@@ -194,7 +194,9 @@ def test_a_later_file_may_use_what_an_earlier_one_sets(tmp_path):
         (["T5Config.logits_via_embedding='no'"], "must be True or False; got 'no'"),
         (["PROMPT_LENGTH=100.0"], r"prompt_length \(set by PROMPT_LENGTH\) must be .*; got 100.0"),
         (["PROMPT_INITIALIZER=@from_class_labels()"], "write @from_class_labels if the function"),
-        (["PROMPT_INITIALIZER=@from_embedded_string"], "Set from_embedded_string.text"),
+        (["PROMPT_INITIALIZER=@from_embedded_string"], r"from_embedded_string\(rng, shape\): "
+         ".*'text'.* is set in the configuration, as from_embedded_string.NAME = VALUE"),
+        (["PROMPT_INITIALIZER=@os.getpid"], r"getpid\(rng, shape\): too many positional"),
         (["from_class_labels.fallback='x'"], "fallback must be a function; got 'x'"),
         (["Run.allow_other_model='yes'"], "Run.allow_other_model must be True or False; got 'yes'"),
     ],

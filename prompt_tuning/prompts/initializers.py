@@ -47,37 +47,23 @@ def check(initializer: Callable) -> None:
     """Refuses what cannot be called with `(rng, shape)` and what `bind` supplies.
 
     Raises:
-      ValueError: a setting has no value, or there are other positional arguments.
+      ValueError: a setting has no value, or the function takes other arguments.
 
     >>> check(functools.partial(from_class_labels, labels=['yes', 'no']))
     """
-    name = getattr(initializer, "func", initializer)
-    name = getattr(name, "__name__", repr(name))
+    function = getattr(initializer, "func", initializer)
+    name = getattr(function, "__name__", repr(function))
     try:
-        asked = inspect.signature(initializer).parameters
-    except (ValueError, TypeError):  # no signature to look at
+        signature = inspect.signature(initializer)
+    except (ValueError, TypeError):  # some functions written in C have none
         return
-    needed = [
-        parameter.name
-        for parameter in asked.values()
-        if parameter.default is parameter.empty
-        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        and parameter.name not in ("embeddings", "tokenize")
-    ]
-    keywords = [one for one in needed if asked[one].kind is inspect.Parameter.KEYWORD_ONLY]
-    missing = keywords or [one for one in needed if one not in keywords][2:]
-    if missing:
-        raise ValueError(
-            f"The prompt initialiser {name} lacks a value for {', '.join(missing)}. "
-            f"Set {name}.{missing[0]} in the configuration."
-        )
+    supplied = {"embeddings", "tokenize"} & signature.parameters.keys()
     try:
-        inspect.signature(initializer).bind(
-            None, None, **dict.fromkeys(one for one in ("embeddings", "tokenize") if one in asked)
-        )
+        signature.bind("rng", "shape", **dict.fromkeys(supplied))
     except TypeError as error:
         raise ValueError(
-            f"A prompt initialiser is a function (rng, shape); {name} cannot be called so: {error}."
+            f"The prompt initialiser {name} cannot be called as {name}(rng, shape): {error}. What "
+            f"it takes besides is set in the configuration, as {name}.NAME = VALUE."
         ) from error
 
 
