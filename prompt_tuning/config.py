@@ -101,7 +101,7 @@ def load(
 
 def _load(configuration: config_files.Configuration) -> Run:
     names = Names(CONFIGURABLES, configuration.statements)
-    config_checks.check_parts(configuration.statements)
+    config_checks.check_parts(configuration.statements, names)
     statements = _with_initializer(configuration.statements, names)
     config_checks.check_parameters(statements, names, HIDDEN)
 
@@ -113,7 +113,7 @@ def _load(configuration: config_files.Configuration) -> Run:
 
     settings, local, reached = up_to(max(one.level for one in statements))
     config_checks.check_used(statements, names, lambda level: up_to(level)[2], _reasons(settings))
-    config_checks.check_model(statements, model_names())
+    config_checks.check_model(reached, names, model_names())
     config_checks.check_missing(reached)
     _check_fields(settings)
     maker = config_values.Maker(settings, unchecked=(Run,))

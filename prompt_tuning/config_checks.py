@@ -7,7 +7,6 @@ from prompt_tuning.config_files import (
     PART_LEVEL,
     REQUIRED,
     Macro,
-    Reference,
     Statement,
     close,
     leaves,
@@ -17,13 +16,13 @@ from prompt_tuning.config_values import Names, Reached
 from prompt_tuning.macros import MACROS
 
 
-def check_parts(statements: Iterable[Statement]) -> None:
+def check_parts(statements: Iterable[Statement], names: Names) -> None:
     """No two parts may set the same name: their order would matter."""
-    first_in: dict[str, str] = {}
+    first_in: dict[tuple[str, str, str], str] = {}
     for statement in statements:
         if statement.level != PART_LEVEL:
             continue
-        first = first_in.setdefault(statement.name, statement.source)
+        first = first_in.setdefault(names.place(statement), statement.source)
         if first != statement.source:
             a, b = ("/".join(Path(source).parts[-2:]) for source in (first, statement.source))
             raise ValueError(
@@ -50,21 +49,14 @@ def check_parameters(
             )
 
 
-def check_model(statements: Iterable[Statement], models: Sequence[str]) -> None:
+def check_model(reached: Reached, names: Names, models: Sequence[str]) -> None:
     """A run that names no part of gin/models fails here, not with a list of its dimensions."""
-    asks = any(
-        one.name == "Run.model" and any(_is_model(leaf) for leaf in leaves(one.value))
-        for one in statements
-    )
-    if asks and not any(one.name == "T5Config.vocab_size" for one in statements):
+    set_here = {names.place(one)[1:] for one in reached.statements}
+    if "T5Config" in reached.things and ("T5Config", "vocab_size") not in set_here:
         raise ValueError(
             "No model is named. Add --gin_file=gin/models/NAME.gin, where NAME is one of "
             f"{', '.join(models)}."
         )
-
-
-def _is_model(leaf: object) -> bool:
-    return isinstance(leaf, Reference) and leaf.name.rpartition(".")[2] == "T5Config"
 
 
 def check_missing(reached: Reached) -> None:
@@ -96,7 +88,8 @@ def check_used(
       reasons: why nothing uses a thing, and what to do, where that can be said better than here.
     """
     stages = {level: reach_up_to(level) for level in sorted({one.level for one in statements})}
-    last = {(one.name, one.level): one for one in statements}  # within a file the last one counts
+    # Within a file the last one counts.
+    last = {(*names.place(one), one.level): one for one in statements}
     final = [*stages.values()][-1]
     for one in last.values():
         used = any(one in stage.statements for level, stage in stages.items() if level >= one.level)
@@ -136,7 +129,8 @@ def _unused_macro(
     reasons: Mapping[str, str],
 ) -> str:
     users = [each for each in statements if Macro(one.name) in leaves(each.value)]
-    instead = [each for each in final.statements if any(each.name == user.name for user in users)]
+    places = {names.place(user) for user in users}
+    instead = [each for each in final.statements if names.place(each) in places]
     if instead:
         return (
             f"{one.name} is set {one.where}, but nothing in this configuration uses it: "

@@ -72,9 +72,8 @@ class Statement:
 
     @property
     def name(self) -> str:
-        """'TRAIN_STEPS' for a macro, 'T5Config.emb_dim' for a parameter."""
-        owner = self.owner.rpartition(".")[2]  # tables.TableTask is TableTask
-        return _scoped(self.scope, f"{owner}.{self.key}" if owner else self.key)
+        """'TRAIN_STEPS' for a macro, 'T5Config.emb_dim' for a parameter, as written."""
+        return _scoped(self.scope, f"{self.owner}.{self.key}" if self.owner else self.key)
 
     @property
     def where(self) -> str:

@@ -84,6 +84,11 @@ class Names:
             self._found[name] = self._find(name)
         return self._found[name]
 
+    def place(self, statement: Statement) -> tuple[str, str, str]:
+        """What a statement sets, the same however its owner is written."""
+        owner = self.find(statement.owner).name if statement.owner else ""
+        return statement.scope, owner, statement.key
+
     def _builtin(self, name: str) -> Callable[..., Any] | None:
         thing = self._builtins.get(name.rpartition(".")[2])
         if thing is None:
@@ -110,7 +115,10 @@ class Names:
             function = gin.get_configurable(name)  # its module registered it
         except ValueError:
             raise ValueError(str(problem) if problem else self._unknown(name)) from problem
-        return Thing(f"{function.__module__}.{function.__qualname__}", function)
+        try:  # under the name that needs no import statement
+            return self._imported(f"{function.__module__}.{function.__qualname__}")
+        except _NotFoundError:
+            return Thing(name, function)
 
     def _imported(self, name: str) -> Thing:
         module, _, attribute = name.rpartition(".")
@@ -146,9 +154,9 @@ class Settings:
         self.macros: dict[str, Statement] = {}
         self._bound: dict[tuple[str, str], dict[str, Statement]] = {}
         for statement in statements:  # a later one overrides
-            if statement.owner:
-                place = names.find(statement.owner).name, statement.scope
-                self._bound.setdefault(place, {})[statement.key] = statement
+            scope, owner, key = names.place(statement)
+            if owner:
+                self._bound.setdefault((scope, owner), {})[key] = statement
             else:
                 self.macros[statement.name] = statement
 
@@ -158,7 +166,7 @@ class Settings:
         scopes = ["/".join(parts[:length]) for length in range(len(parts) + 1)]
         found: dict[str, Statement] = {}
         for each in scopes:
-            found |= self._bound.get((thing.name, each), {})
+            found |= self._bound.get((each, thing.name), {})
         return found
 
     def literal(self, value: Any) -> Any:
@@ -217,6 +225,7 @@ class Maker:
         self._settings = settings
         self._unchecked = unchecked
         self._open: list[Any] = []  # what is being made, to find a circle
+        self._singletons: dict[str, Any] = {}  # by scope; gin's own are the process's
 
     def call(self, thing: Thing, scope: str = "", **more: Any) -> Any:
         """Calls a thing with its settings.
@@ -225,6 +234,10 @@ class Maker:
           ValueError: a setting is missing or of the wrong type, or the call fails.
         """
         settings = self.settings(thing, scope) | more
+        if thing.function is gin.config.singleton and "constructor" in settings:
+            if scope not in self._singletons:
+                self._singletons[scope] = settings["constructor"]()
+            return self._singletons[scope]
         short = thing.name.rpartition(".")[2]
         missing = [
             parameter.name
