@@ -54,7 +54,7 @@ def assert_refused(files, bindings, message):
         ([*REQUIRED, "Run.config_text='x'"], "Run has no setting 'config_text'"),
         ([*REQUIRED, "Run.local_tasks=[1]"], "Run has no setting 'local_tasks'"),
         ([*REQUIRED, "TRAIN_STEPS=%TRAIN_STEPS"], "%TRAIN_STEPS is defined by itself"),
-        ([*REQUIRED, "RANDOM_SEED=%gin.REQUIRED"], r"Not set: RANDOM_SEED \(seed of"),
+        ([*REQUIRED, "RANDOM_SEED=%gin.REQUIRED"], r"Not set: RANDOM_SEED \(seed of prompt"),
     ],
 )
 def test_what_is_missing_or_unknown_is_one_sentence(bindings, message):
