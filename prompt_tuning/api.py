@@ -1,5 +1,6 @@
 """The Python interface: load a model, a prompt or a run in one line each."""
 
+import os
 from collections.abc import Sequence
 
 from prompt_tuning import config
@@ -52,7 +53,7 @@ def load_prompt(path: str) -> files.PromptFile:
     return files.load(path)
 
 
-def load_run(gin_files: str | Sequence[str], **macros: object) -> Run:
+def load_run(gin_files: str | os.PathLike | Sequence[str], **macros: object) -> Run:
     """Reads a configuration, for `train`, `evaluate` or `infer`.
 
     Args:
@@ -62,5 +63,6 @@ def load_run(gin_files: str | Sequence[str], **macros: object) -> Run:
     Raises:
       ValueError: see `config.load`.
     """
-    names = [gin_files] if isinstance(gin_files, str) else gin_files
-    return config.load(names, [f"{name}={value!r}" for name, value in macros.items()])
+    names = [gin_files] if isinstance(gin_files, str | os.PathLike) else gin_files
+    texts = {name: str(x) if isinstance(x, os.PathLike) else x for name, x in macros.items()}
+    return config.load(names, [f"{name}={value!r}" for name, value in texts.items()])

@@ -64,7 +64,8 @@ def check_missing(reached: Reached) -> None:
     missing = sorted(reached.missing)
     if missing:
         listed = "; ".join(
-            f"{name} ({MACROS[name]})" if name in MACROS else name for name in missing
+            f"{name} ({MACROS[name]})" if name in MACROS else f"{name}{close(name, MACROS)}"
+            for name in missing
         )
         raise ValueError(f"Not set: {listed}. Pass --gin.{missing[0]}=... or set it in a gin file.")
 

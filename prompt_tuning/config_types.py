@@ -19,7 +19,7 @@ from prompt_tuning.config_files import Macro, Statement
 
 _ARRAYS = (jax.Array, np.ndarray)
 # What a gin file can say without a call.
-_WRITTEN = (str, int, float, bool, list, tuple, dict, type(None), functools.partial)
+_WRITTEN = (str, int, float, bool, list, tuple, dict, type(None), type, functools.partial)
 _WORDS = {
     bool: "True or False",
     int: "a whole number",
@@ -44,7 +44,7 @@ def check_type(function: Callable[..., Any], key: str, value: Any, statement: St
     macro = statement.value
     set_by = f" (set by {macro.name})" if isinstance(macro, Macro) else ""
     raise ValueError(
-        f"{statement.name}{set_by} must be {describe(expected)}; got {_shown(value)}."
+        f"{statement.name}{set_by} must be {describe(expected)}; got {shown(value)}."
         f"{_hint(value, expected)}"
     )
 
@@ -80,7 +80,7 @@ def fits(value: Any, expected: Any) -> bool:
             return len(value) == len(inner) and all(map(fits, value, inner))
         return all(fits(item, inner[0] if inner else Any) for item in value)
     expected = origin or expected
-    if expected is collections.abc.Callable:
+    if expected in (collections.abc.Callable, type):
         return callable(value)
     if not isinstance(expected, type) or expected is Any:
         return True
@@ -108,6 +108,8 @@ def describe(expected: Any) -> str:
     expected = origin or expected
     if expected is collections.abc.Callable:
         return "a function"
+    if expected is type:
+        return "a class"
     if isinstance(expected, type) and issubclass(expected, collections.abc.Mapping):
         return "a dict"
     return f"a {getattr(expected, '__name__', expected)}"
@@ -139,15 +141,20 @@ def _declared(function: Callable[..., Any]) -> dict[str, Any]:
         return {}
 
 
-def _shown(value: Any) -> str:
-    if isinstance(value, functools.partial):
-        return f"@{value.func.__name__} without parentheses"
-    return repr(value)
+def shown(value: Any) -> str:
+    """A value as it is written in a gin file.
+
+    >>> shown('text'), shown(functools.partial(fits, value=3))
+    ("'text'", '@fits without parentheses')
+    """
+    function = value.func if isinstance(value, functools.partial) else value
+    is_reference = isinstance(value, functools.partial | type)
+    return f"@{function.__name__} without parentheses" if is_reference else repr(value)
 
 
 def _hint(value: Any, expected: Any) -> str:
-    if isinstance(value, functools.partial):
-        return f" Write @{value.func.__name__}()."
+    if isinstance(value, functools.partial | type):
+        return f" Write {shown(value).split()[0]}()."
     comma = isinstance(value, str) and re.fullmatch(r"-?\d+,\d+", value)
     pair = isinstance(value, tuple) and len(value) == 2 and fits(0.0, expected)
     if comma or pair:

@@ -284,7 +284,9 @@ class Maker:
             scope = value.scope or scope
             if value.is_call:
                 return self.call(thing, scope)
-            return Bound(thing.function, **self.settings(thing, scope))
+            settings = self.settings(thing, scope)
+            is_plain = isinstance(thing.function, type) and not settings
+            return thing.function if is_plain else Bound(thing.function, **settings)
         finally:
             self._open.pop()
 

@@ -244,8 +244,8 @@ def _require(name: str, value: Any, expected: str, test, optional: bool = False)
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, functools.partial):
-        return f"@{value.func.__name__} without parentheses"
+    if isinstance(value, functools.partial | type):
+        return f"@{getattr(value, 'func', value).__name__} without parentheses"
     if isinstance(value, optax.GradientTransformation):
         return "an optimizer that was made already"
     return repr(value)

@@ -10,7 +10,7 @@ import pytest
 import seqio
 
 import gin
-from prompt_tuning import config, config_files
+from prompt_tuning import api, config, config_files
 from prompt_tuning.data import tables
 from prompt_tuning.inference import loading
 from prompt_tuning.macros import MACROS
@@ -126,6 +126,23 @@ def test_every_cell_of_the_pocket_sweep_loads_as_the_same(tmp_path):
     for cell in cells.values():
         run = config.load(cell.gin_files, [*cell.bindings, "RANDOM_SEED=1", "MODEL_DIR='x'"])
         assert_same_run(run, load_text(run.config_text, tmp_path))
+
+
+def test_a_path_may_be_given_in_python(tmp_path):
+    run = api.load_run(ROOT / "configs/pocket/quickstart.gin", MODEL_DIR=tmp_path, TRAIN_STEPS=2)
+    assert (run.model_dir, run.train_steps) == (str(tmp_path), 2)
+
+
+def test_gin_itself_reads_an_initialiser_as_t5x_does(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    gin.clear_config()
+    try:
+        gin.parse_config_file("gin/prompts/class_labels.gin")
+        gin.parse_config(["CLASS_LABELS = ['a']", "from_sampled_vocabulary.population_size = 7"])
+        fallback = gin.get_bindings("from_class_labels")["fallback"]
+        assert gin.get_bindings(fallback) == {"population_size": 7}
+    finally:
+        gin.clear_config()
 
 
 # Loading leaves nothing behind.

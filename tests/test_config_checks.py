@@ -54,6 +54,7 @@ def assert_refused(files, bindings, message):
         ([*REQUIRED, "Run.config_text='x'"], "Run has no setting 'config_text'"),
         ([*REQUIRED, "Run.local_tasks=[1]"], "Run has no setting 'local_tasks'"),
         ([*REQUIRED, "TRAIN_STEPS=%TRAIN_STEPS"], "%TRAIN_STEPS is defined by itself"),
+        ([*REQUIRED, "Run.seed=%RANDOM_SED"], "Not set: RANDOM_SED; did you mean RANDOM_SEED"),
         ([*REQUIRED, "RANDOM_SEED=%gin.REQUIRED"], r"Not set: RANDOM_SEED \(seed of prompt"),
     ],
 )
@@ -242,6 +243,8 @@ def test_a_table_lacks_what_is_required():
         ("a", Any, True),
         ("a", "a name that means nothing", True),
         (len, collections.abc.Callable[[int], int], True),
+        (int, type[int], True),
+        (dict, collections.abc.Mapping[str, str], False),  # @dict without parentheses
         (3, collections.abc.Callable[[int], int], False),
     ],
 )
