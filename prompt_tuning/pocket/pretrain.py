@@ -15,6 +15,7 @@ import json
 import math
 import os
 import platform
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -136,7 +137,7 @@ def pretrain(
     for number, stage in enumerate(stages, start=1):
         print(f"== stage {number} of {len(stages)}: {stage.name}, from {stage.start}")
         run = _load(size, stage, model_dir, load_run, bindings)
-        records.append(_train(stage, run))
+        records.append(_train(stage, run, load_run))
         done += stage.steps
         spent = sum(record["seconds"] for record in records)
         left = progress.human_time(spent / done * (total - done))
@@ -218,7 +219,7 @@ def _load(
     return load_run(gin_files, [*(f"{name}={value!r}" for name, value in own.items()), *bindings])
 
 
-def _train(stage: Stage, run: Run) -> dict[str, Any]:
+def _train(stage: Stage, run: Run, load_run: LoadRun) -> dict[str, Any]:
     """Trains a stage unless it is finished; returns its entry in the card."""
     path = os.path.join(run.model_dir, "stage.json")
     is_first = stage.start.startswith(RANDOM_REPEATS)
@@ -231,7 +232,10 @@ def _train(stage: Stage, run: Run) -> dict[str, Any]:
     if os.path.exists(path):
         with open(path, encoding="utf-8") as file:
             kept = json.load(file)
-    if kept["config"] != run.config_text:
+    if (
+        kept["config"] != run.config_text
+        and _rewritten(kept["config"], load_run) != run.config_text
+    ):
         raise ValueError(
             f"{run.model_dir} holds this stage with other settings. Set them back to resume, or "
             "choose another --model_dir."
@@ -249,6 +253,15 @@ def _train(stage: Stage, run: Run) -> dict[str, Any]:
         kept["record"]["seconds"] += time.monotonic() - began
         _write(path, kept)
     return kept["record"]
+
+
+def _rewritten(config_text: str, load_run: LoadRun) -> str:
+    """The configuration of a stage that an earlier version began, as it is written now."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "config.gin")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(config_text)
+        return load_run([path], ()).config_text
 
 
 def _write(path: str, stage: dict[str, Any]) -> None:

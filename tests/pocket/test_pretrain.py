@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+from pathlib import Path
 
 import pytest
 import tiny_runs
@@ -130,6 +131,24 @@ def test_the_stages_by_themselves_are_those_of_pocket_s(stage, config_name):
         for run in (by_itself, in_recipe)
     ]
     assert rates[0] == rates[1]
+
+
+def test_a_stage_whose_settings_gin_wrote_down_is_recognised(tmp_path, monkeypatch):
+    """An earlier version kept all settings, those without effect and in gin's layout."""
+    old = (Path(__file__).parents[1] / "data/old_configs/pretrain_span.gin").read_text()
+    monkeypatch.chdir(tmp_path)  # its MODEL_DIR is 'm/span'
+    kept = {"config": old, "is_done": True, "record": {"seconds": 1.0}}
+    (tmp_path / "m/span").mkdir(parents=True)
+    (tmp_path / "m/span/stage.json").write_text(json.dumps(kept))
+    stage = pretrain.make_stages(pretrain.RECIPES["pocket_xs"], "m", False, 1e-2)[0]
+
+    def train(*bindings):
+        run = pretrain._load("pocket_xs", stage, "m", config.load, bindings)
+        return pretrain._train(stage, run, config.load)
+
+    assert train("PocketCorpus.documents=200") == {"seconds": 1.0}
+    with pytest.raises(ValueError, match="holds this stage with other settings"):
+        train("PocketCorpus.documents=300")
 
 
 def test_the_stages_of_a_size():
