@@ -205,7 +205,7 @@ def read_model(name: str) -> T5Config:
     names = model_names()
     if not name.endswith(".gin") and name not in names:
         raise ValueError(
-            f"Unknown model {name!r}{config_files.close(name, names)}. Known: {', '.join(names)}."
+            f"Unknown model {name!r}.{config_files.close(name, names)} Known: {', '.join(names)}."
         )
     file = name if name.endswith(".gin") else f"gin/models/{name}.gin"
     path = config_files.find(file, [Path.cwd(), *roots()] if file == name else roots())

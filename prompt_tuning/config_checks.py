@@ -44,9 +44,8 @@ def check_parameters(
             continue
         settable = [name for name in known if f"{thing.name}.{name}" not in hidden]
         if statement.key not in settable:
-            raise ValueError(
-                f"{thing.name} has no setting {statement.key!r}{close(statement.key, settable)}."
-            )
+            hint = close(statement.key, settable) or f" It has {', '.join(settable)}."
+            raise ValueError(f"{thing.name} has no setting {statement.key!r}.{hint}")
 
 
 def check_model(reached: Reached, names: Names, models: Sequence[str]) -> None:
@@ -64,10 +63,12 @@ def check_missing(reached: Reached) -> None:
     missing = sorted(reached.missing)
     if missing:
         listed = "; ".join(
-            f"{name} ({MACROS[name]})" if name in MACROS else f"{name}{close(name, MACROS)}"
-            for name in missing
+            f"{name} ({MACROS[name]})" if name in MACROS else name for name in missing
         )
-        raise ValueError(f"Not set: {listed}. Pass --gin.{missing[0]}=... or set it in a gin file.")
+        hint = "".join(close(name, MACROS) for name in missing if name not in MACROS)
+        raise ValueError(
+            f"Not set: {listed}.{hint} Pass --gin.{missing[0]}=... or set it in a gin file."
+        )
 
 
 def check_used(
@@ -144,5 +145,6 @@ def _unused_macro(
         )
     used = {leaf.name for each in statements for leaf in leaves(each.value)} - {REQUIRED.name}
     return (
-        f"{one.name}, set {one.where}, is not a name of this configuration{close(one.name, used)}."
+        f"{one.name} is set {one.where}, but it is not a name of this configuration."
+        f"{close(one.name, used)}"
     )

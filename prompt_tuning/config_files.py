@@ -165,7 +165,7 @@ def find(name: str, folders: Iterable[Path]) -> Path:
     known = known_files(folder or "configs")
     raise ValueError(
         f"There is no configuration file {name!r} in the working directory, a search path or the "
-        f"project{close(last, known)}."
+        f"project.{close(last, known)}"
     )
 
 
@@ -180,13 +180,13 @@ def is_part(path: str | Path) -> bool:
 
 
 def close(name: str, known: Iterable[str]) -> str:
-    """'; did you mean NAME?', or nothing if no name is close.
+    """' Did you mean NAME?', or nothing if no name is close.
 
     >>> close('TRAIN_STEP', ['TRAIN_STEPS', 'MODEL_DIR'])
-    '; did you mean TRAIN_STEPS?'
+    ' Did you mean TRAIN_STEPS?'
     """
     found = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(found)}?" if found else ""
+    return f" Did you mean {' or '.join(found)}?" if found else ""
 
 
 def leaves(value: Any) -> Iterator[Reference | Macro]:

@@ -136,9 +136,10 @@ class Names:
         return same[0] if same else Thing(name, found)  # one name, by whatever path it is found
 
     def _unknown(self, name: str) -> str:
+        hint = close(name, self._builtins) or f" Known are {', '.join(self._builtins)}."
         return (
-            f"There is nothing called {name!r}{close(name, self._builtins)}. Name a function of "
-            "your own with its module, as in @my_package.my_function."
+            f"There is nothing called {name!r}.{hint} Name a function of your own with its module, "
+            "as in @my_package.my_function."
         )
 
 

@@ -152,8 +152,8 @@ def refused(capsys, arguments):
 
 WRONG_SETTINGS = {
     "missing macro": (["MODEL_DIR=x"], "Not set: INITIAL_CHECKPOINT_PATH"),
-    "typo in a macro": (["TRAIN_STEP=9"], "did you mean TRAIN_STEPS"),
-    "typo in a parameter": (["T5Config.emb_dmi=9"], "did you mean emb_dim"),
+    "typo in a macro": (["TRAIN_STEP=9"], "Did you mean TRAIN_STEPS"),
+    "typo in a parameter": (["T5Config.emb_dmi=9"], "Did you mean emb_dim"),
     "unknown task": (["MIXTURE_OR_TASK_NAME=super_glue_cd_v102"], "super_glue_cb_v102"),
     "unknown task module": (["MIXTURE_OR_TASK_MODULE=no.such"], "cannot be imported"),
     "pattern that matches nothing": (["Run.trainable=['.*/adapter/.*']"], "matches no parameter"),

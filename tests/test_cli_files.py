@@ -95,7 +95,7 @@ def test_a_model_of_ones_own_is_named(tmp_path, capsys):
     assert main([*command, f"--model={part}"]) == 0
     told = json.loads((tmp_path / "hf" / "config.json").read_text())
     assert told["feed_forward_proj"] == "gated-silu"
-    assert "did you mean" in refused(capsys, *command, "--model=t5_1_1_bas")
+    assert "Did you mean" in refused(capsys, *command, "--model=t5_1_1_bas")
     part.write_text("MODEL_DIR = 'x'")
     assert "own.gin' is not the part of a model" in refused(capsys, *command, f"--model={part}")
     part.write_text("T5Config.name = (")

@@ -38,11 +38,20 @@ def assert_refused(files, bindings, message):
     [
         (REQUIRED[:1], r"Not set: INITIAL_CHECKPOINT_PATH \(the frozen model"),
         ([], "Not set: INITIAL_CHECKPOINT_PATH .*; MODEL_DIR "),
-        ([*REQUIRED, "TRAIN_STEP=5"], "TRAIN_STEP, .* did you mean TRAIN_STEPS"),
+        (
+            [*REQUIRED, "TRAIN_STEP=5"],
+            "TRAIN_STEP is set .* not a name .* Did you mean TRAIN_STEPS",
+        ),
         ([*REQUIRED, "PROMPT_TEXT=x"], "PROMPT_TEXT is set on the command line, but nothing"),
-        ([*REQUIRED, "T5Config.emb_dmi=3"], "has no setting 'emb_dmi'; did you mean emb_dim"),
-        ([*REQUIRED, "T5Confg.emb_dim=3"], "T5Confg.*did you mean T5Config"),
-        ([*REQUIRED, "Run.optimizer=@adafactr"], "adafactr.*did you mean adafactor"),
+        ([*REQUIRED, "T5Config.emb_dmi=3"], "has no setting 'emb_dmi'. Did you mean emb_dim"),
+        (
+            [*REQUIRED, "from_class_labels.words=['a']"],
+            "from_class_labels has no setting 'words'. "
+            "It has rng, shape, labels, embeddings, tokenize, fallback",
+        ),
+        ([*REQUIRED, "T5Confg.emb_dim=3"], "T5Confg.*Did you mean T5Config"),
+        ([*REQUIRED, "Xyz.emb_dim=3"], "'Xyz'. Known are Run, T5Config, .*@my_package.my_function"),
+        ([*REQUIRED, "Run.optimizer=@adafactr"], "adafactr.*Did you mean adafactor"),
         ([*REQUIRED, "TRAIN_STEPS=many"], "train_steps.*TRAIN_STEPS.*1 or more; got 'many'"),
         ([*REQUIRED, "TRAIN_STEPS=0"], "1 or more; got 0"),
         ([*REQUIRED, "DROPOUT_RATE=1.5"], r"dropout rate must lie in \[0, 1\); got 1.5"),
@@ -54,7 +63,7 @@ def assert_refused(files, bindings, message):
         ([*REQUIRED, "Run.config_text='x'"], "Run has no setting 'config_text'"),
         ([*REQUIRED, "Run.local_tasks=[1]"], "Run has no setting 'local_tasks'"),
         ([*REQUIRED, "TRAIN_STEPS=%TRAIN_STEPS"], "%TRAIN_STEPS is defined by itself"),
-        ([*REQUIRED, "Run.seed=%RANDOM_SED"], "Not set: RANDOM_SED; did you mean RANDOM_SEED"),
+        ([*REQUIRED, "Run.seed=%RANDOM_SED"], "Not set: RANDOM_SED. Did you mean RANDOM_SEED"),
         ([*REQUIRED, "RANDOM_SEED=%gin.REQUIRED"], r"Not set: RANDOM_SEED \(seed of prompt"),
     ],
 )
@@ -120,7 +129,7 @@ def test_the_settings_of_a_function_of_ones_own_are_checked(tmp_path, monkeypatc
     message = "unused_package.zeros.scale|zeros.scale is set .* nothing .* uses unused_package.zero"
     assert_refused(PARTS, [*REQUIRED, "unused_package.zeros.scale=2"], message)
     named = [*REQUIRED, "PROMPT_INITIALIZER=@unused_package.zeros", "unused_package.zeros.scle=2"]
-    assert_refused(PARTS, named, "zeros has no setting 'scle'; did you mean scale")
+    assert_refused(PARTS, named, "zeros has no setting 'scle'. Did you mean scale")
 
 
 def test_a_scope_that_nothing_uses_is_refused():

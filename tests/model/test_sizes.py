@@ -67,7 +67,7 @@ def test_every_part_is_a_model_of_its_own_name(path):
 
 
 def test_an_unknown_model_lists_the_known_ones():
-    with pytest.raises(ValueError, match="'t5_1_1_smal'; did you mean t5_1_1_small.*byt5_base"):
+    with pytest.raises(ValueError, match="'t5_1_1_smal'. Did you mean t5_1_1_small.*byt5_base"):
         read_model("t5_1_1_smal")
 
 
