@@ -99,7 +99,7 @@ def test_a_model_of_ones_own_is_named(tmp_path, capsys):
     part.write_text("MODEL_DIR = 'x'")
     assert "own.gin' is not the part of a model" in refused(capsys, *command, f"--model={part}")
     part.write_text("T5Config.name = (")
-    assert "own.gin' is not gin syntax" in refused(capsys, *command, f"--model={part}")
+    assert "own.gin, line 1: not gin syntax" in refused(capsys, *command, f"--model={part}")
 
 
 def test_options_of_another_format(capsys):
