@@ -24,11 +24,10 @@ from typing import Any, NamedTuple
 
 import gin
 from gin import config_parser
-from prompt_tuning.data import tables
 from prompt_tuning.macros import MACROS
 from prompt_tuning.model import decoding
 from prompt_tuning.model.sizes import T5Config
-from prompt_tuning.pocket import corpus_tasks, register
+from prompt_tuning.pocket import register
 from prompt_tuning.prompts import initializers
 from prompt_tuning.run import Run
 from prompt_tuning.training import optimizers, schedules
@@ -36,8 +35,6 @@ from prompt_tuning.training import optimizers, schedules
 CONFIGURABLES = (
     Run,
     T5Config,
-    tables.TableTask,
-    corpus_tasks.PocketCorpus,
     decoding.Greedy,
     decoding.Sample,
     decoding.BeamSearch,
@@ -56,10 +53,22 @@ CONFIGURABLES = (
 )
 
 register.register_models()
-register.register_tasks()
 
 for _thing in CONFIGURABLES:
     gin.external_configurable(_thing, module=_thing.__module__)
+
+
+@functools.cache
+def configurables() -> tuple[Callable[..., Any], ...]:
+    """All that gin knows; those of the tasks import TensorFlow, so `load` alone asks for them."""
+    from prompt_tuning.data import tables
+    from prompt_tuning.pocket import corpus_tasks
+
+    register.register_tasks()
+    for thing in (tables.TableTask, corpus_tasks.PocketCorpus):
+        gin.external_configurable(thing, module=thing.__module__)
+    return (*CONFIGURABLES, tables.TableTask, corpus_tasks.PocketCorpus)
+
 
 REQUIRED = "gin.REQUIRED"  # what a part writes for a name that the user must set
 
@@ -100,6 +109,7 @@ def roots() -> list[Path]:
 
 def add_search_paths() -> None:
     """Lets gin find the parts of the project where another program, T5X, reads them."""
+    configurables()
     for folder in roots():
         gin.add_config_file_search_path(str(folder))
 
@@ -122,6 +132,9 @@ def load(
     Raises:
       ValueError: one sentence that says what is missing, unknown or wrong.
     """
+    from prompt_tuning.data import tables  # these import TensorFlow
+    from prompt_tuning.pocket import corpus_tasks
+
     folders = [Path(path) for path in search_paths] + [Path.cwd(), *roots()]
     if not gin_files:
         raise ValueError(
@@ -329,7 +342,7 @@ def _check_model(statements: list[Statement]) -> None:
 
 def _register_named(statements: list[Statement]) -> None:
     """Makes what a configuration names as @package.module.thing known to gin."""
-    known = {thing.__name__ for thing in CONFIGURABLES}
+    known = {thing.__name__ for thing in configurables()}
     for statement in statements:
         for name in statement.references:
             module, _, attribute = name.rpartition(".")
@@ -357,7 +370,7 @@ def _close(name: str, known: Iterable[str]) -> str:
 def _sentence(error: Exception) -> str:
     """Takes gin's additions off an error, and adds the names that are close."""
     text = " ".join(str(error).split("\n  In ")[0].split())
-    parameters = {thing.__name__: inspect.signature(thing).parameters for thing in CONFIGURABLES}
+    parameters = {thing.__name__: inspect.signature(thing).parameters for thing in configurables()}
     unknown = re.search(r"Configurable '(\w+)' doesn't have a parameter named '(\w+)'", text)
     if unknown:
         thing, name = unknown.groups()

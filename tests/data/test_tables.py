@@ -190,7 +190,7 @@ def test_other_encodings_are_refused(table):
 
 def test_a_missing_vocabulary_is_one_clear_sentence(table):
     vocabulary = vocabularies.FAMILIES["t5"].vocabulary
-    before = vocabulary.chosen_file
+    before = vocabulary.sentence_pieces.file
     vocabularies.use_file(vocabularies.family("t5").vocabulary, "/no/such/file")
     try:
         tables.register(table(CSV, vocabulary="t5"))
