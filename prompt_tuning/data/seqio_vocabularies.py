@@ -17,12 +17,15 @@ class SentencePieceVocabulary(seqio.SentencePieceVocabulary):
 
     def __init__(self, sentence_pieces: vocabularies.SentencePieces):
         super().__init__(sentence_pieces.path, extra_ids=sentence_pieces.extra_ids)
-        self.sentence_pieces = sentence_pieces
+        self.sentence_pieces = self._usual = sentence_pieces
 
     def use_file(self, path: str | os.PathLike | None) -> None:
-        """Chooses the file to read; None goes back to the usual one."""
-        file = None if path is None else os.path.expanduser(os.fspath(path))
-        self.__init__(dataclasses.replace(self.sentence_pieces, file=file))
+        """Chooses the file to read; None goes back to the one that it was made with."""
+        self.sentence_pieces = self._usual
+        if path is not None:
+            file = os.path.expanduser(os.fspath(path))
+            self.sentence_pieces = dataclasses.replace(self._usual, file=file)
+        self._model = None
 
     def _model_context(self):
         if self._model is None:
