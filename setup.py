@@ -1,4 +1,8 @@
-"""Installs prompt_tuning from PyPI alone; constraints.txt holds the exact versions tested."""
+"""Installs prompt_tuning from PyPI alone.
+
+The exact versions that the tests run with are in constraints.txt, the oldest, on Python 3.11, and
+constraints-newest.txt, on Python 3.13.
+"""
 
 import pathlib
 
@@ -54,6 +58,7 @@ setup(
         "protobuf>=6",
         "safetensors>=0.8,<1",
         "scipy>=1.15,<2",
+        "sentencepiece>=0.2.1,<0.3",
         "seqio>=0.0.20,<0.1",
         "tensorboard>=2.21,<2.22",
         "tensorflow>=2.21,<2.22",
@@ -84,5 +89,7 @@ setup(
     classifiers=[
         "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
     ],
 )

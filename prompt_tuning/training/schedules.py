@@ -1,7 +1,9 @@
-"""How the learning rate changes over the steps.
+"""Learning rate schedules: those that T5X has, under one set of parameter names.
 
-Each function returns an optax schedule, `step -> learning rate`. The optimizers take
-one in place of a number. T5X spells the same four as products of factors:
+Each function returns an optax schedule, `step -> learning rate`, and checks its steps. The
+optimizers take one in place of a number, in gin `adafactor.learning_rate = @linear_decay()`. Any other
+schedule of optax is named directly: `@optax.cosine_decay_schedule()`. T5X spells the four as products
+of factors:
 
     constant       'constant'
     linear_warmup  'constant * linear_warmup'
@@ -19,7 +21,7 @@ import optax
 
 
 def constant(learning_rate: float) -> optax.Schedule:
-    """The same rate at every step: the paper's choice, 0.3.
+    """The same rate at every step, as the number alone would be: the paper's choice, 0.3.
 
     >>> constant(0.3)(30_000)
     0.3

@@ -1,6 +1,7 @@
 import jax
 import numpy as np
 import pytest
+import tiny_runs
 
 from prompt_tuning.training import schedules
 
@@ -52,6 +53,32 @@ def test_schedules_work_under_jit():
         schedules.rsqrt_decay(0.3, 10),
     ):
         np.testing.assert_allclose(jax.jit(schedule)(15), schedule(15), rtol=1e-6)
+
+
+def test_gin_names_them_and_optaxs_own(tmp_path):
+    for bindings, step, expected in (
+        (["adafactor.learning_rate=@constant()", "constant.learning_rate=0.25"], 7, 0.25),
+        (
+            [
+                "adafactor.learning_rate=@linear_warmup()",
+                "linear_warmup.learning_rate=0.5",
+                "linear_warmup.warmup_steps=10",
+            ],
+            5,
+            0.25,
+        ),
+        (
+            [
+                "adafactor.learning_rate=@optax.cosine_decay_schedule()",
+                "cosine_decay_schedule.init_value=0.5",
+                "cosine_decay_schedule.decay_steps=10",
+            ],
+            5,
+            0.25,
+        ),
+    ):
+        run = tiny_runs.load_run(tmp_path, *bindings)
+        assert float(run.optimizer.keywords["learning_rate"](step)) == pytest.approx(expected)
 
 
 def test_warmup_of_no_steps_is_refused():
