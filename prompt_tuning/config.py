@@ -46,7 +46,6 @@ CONFIGURABLES = (
     optimizers.adafactor,
     optimizers.adamw,
     optimizers.sgd,
-    schedules.constant,
     schedules.linear_warmup,
     schedules.linear_decay,
     schedules.rsqrt_decay,

@@ -1,11 +1,10 @@
-"""Learning rate schedules: those that T5X has, under one set of parameter names.
+"""Learning rate schedules: those that T5X has besides the constant one, which is a number.
 
 Each function returns an optax schedule, `step -> learning rate`, and checks its steps. The
-optimizers take one in place of a number, in gin `adafactor.learning_rate = @linear_decay()`. Any other
-schedule of optax is named directly: `@optax.cosine_decay_schedule()`. T5X spells the four as products
-of factors:
+optimizers take one in place of a number, in gin `adafactor.learning_rate = @linear_decay()`. Any
+other schedule of optax is named directly: `@optax.cosine_decay_schedule()`. T5X spells the three
+as products of factors:
 
-    constant       'constant'
     linear_warmup  'constant * linear_warmup'
     linear_decay   'linear_decay' with decay_factor = 1 / (total_steps - warmup_steps)
     rsqrt_decay    'constant * rsqrt_decay'
@@ -18,15 +17,6 @@ of factors:
 
 import jax.numpy as jnp
 import optax
-
-
-def constant(learning_rate: float) -> optax.Schedule:
-    """The same rate at every step, as the number alone would be: the paper's choice, 0.3.
-
-    >>> constant(0.3)(30_000)
-    0.3
-    """
-    return optax.constant_schedule(learning_rate)
 
 
 def linear_warmup(learning_rate: float, warmup_steps: int) -> optax.Schedule:
@@ -85,6 +75,6 @@ def _check_positive(**steps: int) -> None:
     for name, count in steps.items():
         if count <= 0:
             raise ValueError(
-                f"{name} must be at least 1, got {count}. Use `constant` for a rate that does not "
-                "change."
+                f"{name} must be at least 1, got {count}. For a rate that does not change, set "
+                "learning_rate to a number."
             )

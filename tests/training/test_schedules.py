@@ -10,10 +10,6 @@ def values(schedule, steps):
     return [float(schedule(step)) for step in steps]
 
 
-def test_constant():
-    assert values(schedules.constant(0.3), [0, 1, 1_100_000]) == [0.3, 0.3, 0.3]
-
-
 def test_linear_warmup():
     schedule = schedules.linear_warmup(0.3, warmup_steps=1000)
     np.testing.assert_allclose(
@@ -57,7 +53,6 @@ def test_schedules_work_under_jit():
 
 def test_gin_names_them_and_optaxs_own(tmp_path):
     for bindings, step, expected in (
-        (["adafactor.learning_rate=@constant()", "constant.learning_rate=0.25"], 7, 0.25),
         (
             [
                 "adafactor.learning_rate=@linear_warmup()",
@@ -82,7 +77,7 @@ def test_gin_names_them_and_optaxs_own(tmp_path):
 
 
 def test_warmup_of_no_steps_is_refused():
-    with pytest.raises(ValueError, match="warmup_steps must be at least 1, got 0. Use `constant`"):
+    with pytest.raises(ValueError, match="warmup_steps must be at least 1, got 0. For a rate"):
         schedules.linear_warmup(0.3, warmup_steps=0)
     with pytest.raises(ValueError, match="warmup_steps must be at least 1, got -5"):
         schedules.rsqrt_decay(0.3, warmup_steps=-5)
