@@ -11,10 +11,10 @@ import tiny_runs
 
 from prompt_tuning.data import metrics, registry, seqio_vocabularies, vocabularies
 from prompt_tuning.data.tensorflow_import import seqio, tf
+from prompt_tuning.inference import evaluate, infer
+from prompt_tuning.inference.frozen import FrozenT5, load_parameters
 from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.model.writer import Decoded
-from prompt_tuning.training import evaluate, infer
-from prompt_tuning.training.frozen import FrozenT5, load_parameters
 
 pytestmark = pytest.mark.usefixtures("quick")
 
