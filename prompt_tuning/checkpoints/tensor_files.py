@@ -1,7 +1,7 @@
-"""Safetensors files one tensor at a time: listed without reading, written without holding all.
+"""Safetensors files, read and written one tensor at a time.
 
-The library reads one tensor at a time, but writes only what lies in memory whole. So `write` makes
-the file itself: the length of a JSON header in 8 bytes, the header, then the values.
+The library can read one tensor, but to write it needs all of them in memory. So `write` lays out
+the file itself: the length of the JSON header in 8 bytes, the header, then the values.
 
     {"shared.weight": {"dtype": "F32", "shape": [32128, 768], "data_offsets": [0, 98697216]},
      "__metadata__": {"format": "pt"}}
@@ -74,7 +74,7 @@ def write(path: str, tensors: Mapping[str, Leaf], metadata: Mapping[str, str]) -
 
     Args:
       path: is overwritten.
-      tensors: by name, in the order in which they are to lie.
+      tensors: by name, in the order of the file.
       metadata: text for the header; {'format': 'pt'} is what transformers looks for.
 
     Raises:

@@ -1,8 +1,8 @@
-"""Random orders that are the same for ever: by the seed, whatever the version of NumPy.
+"""Shuffles and random numbers that depend on the seed alone, not on NumPy's version.
 
-NumPy promises the bits of PCG64 and nothing of what `Generator` makes of them. A run that is
-resumed after an upgrade must go on in the same order, so the bits are turned into orders and
-numbers here, as NumPy 2.4 did it.
+NumPy guarantees the bit stream of PCG64, but not what `Generator` makes of it (NEP 19). A run
+resumed after an upgrade must see the same batches, so the bits are turned into permutations and
+floats here, by the algorithms of NumPy 2.4's `Generator.permutation` and `Generator.random`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ _BLOCK = 1024  # 64-bit numbers drawn at once
 
 
 def permutation(seed: Sequence[int], count: int) -> np.ndarray:
-    """Shuffles the numbers from 0 to count - 1 (Fisher and Yates).
+    """Shuffles the numbers from 0 to count - 1 (Fisher-Yates).
 
     >>> permutation([0, 0], 5)
     array([2, 4, 3, 0, 1])
@@ -29,7 +29,7 @@ def permutation(seed: Sequence[int], count: int) -> np.ndarray:
 
 
 def uniform(seed: Sequence[int], start: int, count: int) -> np.ndarray:
-    """Draws numbers in [0, 1): those from place `start` of an endless stream on.
+    """Draws numbers in [0, 1) from an endless stream, from position `start` on.
 
     >>> uniform([0, 1], start=1_000, count=2).round(4)
     array([0.215 , 0.0671])
@@ -39,7 +39,7 @@ def uniform(seed: Sequence[int], start: int, count: int) -> np.ndarray:
 
 
 def _draws(bits: np.random.PCG64) -> Iterator[int]:
-    """The bits as 32-bit numbers, the low half of each 64 first."""
+    """Yields 32-bit numbers, the low half of each 64-bit one first."""
     while True:
         numbers = bits.random_raw(_BLOCK)
         halves = np.stack([numbers & np.uint64(0xFFFFFFFF), numbers >> np.uint64(32)], axis=1)

@@ -10,9 +10,9 @@ from prompt_tuning.data.tensorflow_import import seqio
 
 
 class SentencePieceVocabulary(seqio.SentencePieceVocabulary):
-    """A `vocabularies.SentencePieces` for seqio; both use one sentencepiece model.
+    """A `vocabularies.SentencePieces` for seqio; both share one sentencepiece processor.
 
-    A task is registered before a run names the file, so the file is read with the first text.
+    Tasks are registered before a run names the file, so it is read at first use.
     """
 
     def __init__(self, sentence_pieces: vocabularies.SentencePieces):

@@ -1,9 +1,9 @@
 """The one door to TensorFlow, seqio and TFDS: `from ...tensorflow_import import seqio, tf, tfds`.
 
-It takes seconds, so only modules that need them import it. TensorFlow's libraries write
-greetings to file descriptor 2 before any setting of theirs could stop it. So the first import
-happens here, with the stream held back; afterwards the lines that mean nothing are dropped and the
-others are written out: a missing CUDA library, a deprecation, whatever else was found.
+Importing them takes seconds, so only modules that need them do. TensorFlow logs to file descriptor
+2 before any of its settings can stop it, so the first import happens here with stderr held back.
+Afterwards informational lines are dropped and everything else is written to stderr: a missing CUDA
+library, a deprecation.
 """
 
 import contextlib
@@ -13,23 +13,23 @@ import re
 import tempfile
 from collections.abc import Iterator
 
-# Information (level I, as TF_CPP_MIN_LOG_LEVEL=1 would have it), with its second line.
+# Lines of level INFO, in both of TensorFlow's formats, and what comes with them.
 _GREETINGS = re.compile(
     r"WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR"
     r"|I\d{4} \d\d:\d\d:\d+\.\d+ .*"
     r"|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: I .*"
     r"|To enable the following instructions: .*"
 )
-# TensorFlow looks for a GPU itself, although JAX alone uses one.
+# TensorFlow looks for a GPU, which only JAX uses.
 _NO_GPU = re.compile(r".*failed call to cuInit: .*|.*Could not find cuda drivers.*")
 
 
 def without_greetings(text: str, *, expects_gpu: bool) -> str:
-    """Drops TensorFlow's greetings from what its import wrote, and keeps everything else.
+    """Drops the informational lines from what TensorFlow's import wrote to stderr.
 
     Args:
       text: the lines.
-      expects_gpu: JAX is installed for GPUs, so a driver that fails is worth a line.
+      expects_gpu: whether JAX is installed for GPUs; if so, a failing driver is kept.
 
     >>> text = 'I0000 00:00:17.7    1 port.cc:153] oneDNN is on.\\nW0000 00:00:17.8 No libcudnn.\\n'
     >>> without_greetings(text, expects_gpu=False)
@@ -45,9 +45,13 @@ def without_greetings(text: str, *, expects_gpu: bool) -> str:
 
 @contextlib.contextmanager
 def _greetings_dropped() -> Iterator[None]:
-    """Holds back file descriptor 2, and lets through what is no greeting; of an error, all."""
-    with tempfile.TemporaryFile() as held:
+    """Holds stderr back, then writes it without greetings, or whole after an error."""
+    try:
         stderr = os.dup(2)
+    except OSError:  # it is closed
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
         failed = True
         try:

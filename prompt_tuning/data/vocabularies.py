@@ -9,8 +9,8 @@
     vocabulary = get('t5', file='sentencepiece.model')
     vocabulary.encode('a text'), vocabulary.eos_id, vocabulary.pieces()
 
-What is here needs sentencepiece alone and imports no TensorFlow. A seqio task tokenises inside
-TensorFlow; `seqio_vocabularies.py` wraps the same vocabularies for that.
+This needs sentencepiece alone and imports no TensorFlow. seqio's tasks tokenise inside TensorFlow;
+`seqio_vocabularies.py` wraps the same vocabularies for them.
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ class SentencePieces:
       official_file: where the released model's file is.
       variable: the environment variable that names another file.
       extra_ids: how many sentinels are appended to the pieces of the file.
-      file: the file to read; None is the one of the environment variable, else the official one.
+      file: the file to read; None is the environment variable's, else the official one.
     """
 
     family: str
@@ -57,7 +57,7 @@ class SentencePieces:
 
     @functools.cached_property
     def processor(self) -> sentencepiece.SentencePieceProcessor:
-        """sentencepiece's own object, sentinels included.
+        """The sentencepiece processor, sentinels included.
 
         Raises:
           ValueError: the file cannot be read, is no sentencepiece model, or has no EOS.
@@ -74,14 +74,14 @@ class SentencePieces:
             raise ValueError(self._unreadable(path, error)) from error
         if processor.pad_id() != self.pad_id:
             _logger.warning(
-                "Id 0 is padding, but the %s vocabulary %r has %r there: characters that become it "
-                "are not seen by the model. Train the sentencepiece model with a pad_id of 0.",
+                "Id 0 is padding, but in the %s vocabulary %r it is %r: the model does not see "
+                "text that is tokenised to it. Train the sentencepiece model with pad_id=0.",
                 self.family, path, processor.IdToPiece(0),
             )  # fmt: skip
         if processor.eos_id() < 0:
             raise ValueError(
                 f"The {self.family} vocabulary {path!r} has no EOS piece, so no text can end. "
-                "Train the sentencepiece model with an eos_id of 1."
+                "Train the sentencepiece model with eos_id=1."
             )
         return processor
 
@@ -142,7 +142,7 @@ class Bytes:
         return [byte + _FIRST_BYTE for byte in text.encode()]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Turns ids into text, up to the first EOS; ids that are no byte are left out."""
+        """Turns ids into text, up to the first EOS; special ids and ids past 258 are dropped."""
         kept = _until([int(i) for i in ids], self.eos_id)
         found = bytes(i - _FIRST_BYTE for i in kept if _FIRST_BYTE <= i < self.vocab_size)
         return found.decode(errors="ignore")
@@ -206,7 +206,7 @@ FAMILIES = {
     )
 }
 
-# The families that read any text; the pocket vocabulary has the words of PocketGLUE alone.
+# The families that read any text; the pocket vocabulary is for PocketGLUE alone.
 PUBLIC_FAMILIES = tuple(family for family in FAMILIES.values() if family.name != "pocket")
 
 
@@ -220,7 +220,7 @@ def family(name: str) -> Family:
       ValueError: no such family.
     """
     if name not in FAMILIES:
-        raise ValueError(f"There is no vocabulary {name!r}; it is one of {', '.join(FAMILIES)}.")
+        raise ValueError(f"Unknown vocabulary {name!r}. Known: {', '.join(FAMILIES)}.")
     return FAMILIES[name]
 
 
@@ -229,8 +229,7 @@ def get(name: str, file: str | os.PathLike | None = None) -> Vocabulary:
 
     Args:
       name: 't5', 'mt5', 'byt5' or 'pocket'.
-      file: a sentencepiece model; None is the one of the environment variable, else the
-        official one.
+      file: a sentencepiece model; None is the environment variable's, else the official one.
 
     Raises:
       ValueError: no such family, or a file for one that reads none.

@@ -1,4 +1,4 @@
-"""Learning rate schedules: those that T5X has besides the constant one, which is a number.
+"""Learning rate schedules of T5X; a constant learning rate is a plain number.
 
 Each function returns an optax schedule, `step -> learning rate`, and checks its steps. The
 optimizers take one in place of a number, in gin `adafactor.learning_rate = @linear_decay()`. Any
@@ -20,7 +20,7 @@ import optax
 
 
 def linear_warmup(learning_rate: float, warmup_steps: int) -> optax.Schedule:
-    """Rises in a straight line from 0 at step 0, then stays.
+    """Linear warm-up from 0 at step 0, then constant.
 
     Raises:
       ValueError: warmup_steps is not positive.
@@ -34,7 +34,7 @@ def linear_warmup(learning_rate: float, warmup_steps: int) -> optax.Schedule:
 
 
 def linear_decay(learning_rate: float, total_steps: int, warmup_steps: int = 0) -> optax.Schedule:
-    """Falls in a straight line to 0 at total_steps, after an optional warm-up.
+    """Linear decay to 0 at total_steps, after an optional linear warm-up.
 
     Raises:
       ValueError: total_steps does not lie beyond warmup_steps.
@@ -56,7 +56,7 @@ def linear_decay(learning_rate: float, total_steps: int, warmup_steps: int = 0) 
 
 
 def rsqrt_decay(learning_rate: float = 1.0, warmup_steps: int = 10_000) -> optax.Schedule:
-    """Falls with the square root of the step: learning_rate / sqrt(max(step, warmup_steps)).
+    """Inverse square root decay: learning_rate / sqrt(max(step, warmup_steps)).
 
     The defaults are T5's pre-training: 0.01 for 10,000 steps, then 1 / sqrt(step).
 

@@ -42,23 +42,38 @@ NOISY = (
 )
 
 
-@pytest.mark.parametrize("failing", [False, True])
-def test_the_import_lets_warnings_through(tmp_path, failing):
-    (tmp_path / "seqio.py").write_text(NOISY + ("raise OSError('no such lib')" if failing else ""))
+@pytest.fixture
+def libraries(tmp_path):
+    """Code that imports stand-ins of the libraries; one of them is noisy."""
+    (tmp_path / "seqio.py").write_text(NOISY)
     for name in ("tensorflow_datasets", "tensorflow_text"):
         (tmp_path / f"{name}.py").write_text("")
     (tmp_path / "tensorflow.py").write_text(
         "class config:\n    set_visible_devices = lambda devices, kind: None\n"
     )
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-    code += "import prompt_tuning.data.tensorflow_import"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    return (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "import prompt_tuning.data.tensorflow_import; print('imported')"
+    )
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_the_import_lets_warnings_through(tmp_path, libraries, failing):
+    if failing:
+        (tmp_path / "seqio.py").write_text(NOISY + "raise OSError('no such lib')")
+    done = subprocess.run([sys.executable, "-c", libraries], capture_output=True, text=True)
     assert "W0000 00:00:17.8 No libcudnn.\n" in done.stderr
     if failing:  # then all of it may be the reason
         assert "I0000 00:00:17.8 1 a.cc:1] Hi." in done.stderr
         assert "OSError: no such lib" in done.stderr
     else:
         assert done.stderr == "W0000 00:00:17.8 No libcudnn.\n"
+
+
+def test_a_closed_stderr_stops_nothing(tmp_path, libraries):
+    (tmp_path / "seqio.py").write_text("")
+    command = ["/bin/sh", "-c", '"$0" -c "$1" 2>&-', sys.executable, libraries]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == "imported\n"
 
 
 def test_nothing_is_written_without_a_gpu():

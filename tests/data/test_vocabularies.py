@@ -136,7 +136,7 @@ def test_an_id_0_that_is_not_padding_is_said(tmp_path, caplog):
     )  # fmt: skip
     vocabulary = vocabularies.get("t5", tmp_path / "model.model")
     assert vocabulary.decode([*vocabulary.encode("cab"), 2, 5]) == "cab"
-    assert "has '<unk>' there" in caplog.text
+    assert "it is '<unk>': the model does not see text" in caplog.text
 
 
 def test_a_chosen_file_changes_no_other_vocabulary(eos_2_file):
@@ -204,5 +204,5 @@ def test_mt5_reads_another_official_file(monkeypatch):
 
 
 def test_unknown_family_lists_the_known():
-    with pytest.raises(ValueError, match=r"no vocabulary 'bert'; it is one of t5, mt5, byt5"):
+    with pytest.raises(ValueError, match=r"Unknown vocabulary 'bert'. Known: t5, mt5, byt5, poc"):
         vocabularies.get("bert")
