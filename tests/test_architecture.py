@@ -82,6 +82,15 @@ def test_heavy_libraries_have_one_door():
     assert not around
 
 
+def test_no_private_module_of_a_library_is_imported():
+    private = [
+        f"{file}:{line} imports {module}"
+        for file, line, module in imports()
+        if any(part.startswith("_") for part in module.split("."))
+    ]
+    assert not private
+
+
 def test_the_import_is_quick_and_brings_no_tensorflow():
     code = "import sys, prompt_tuning; print('tensorflow' in sys.modules, 'jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
