@@ -1,19 +1,40 @@
 # `make quickstart` and `make test` do everything, from the virtual environment on.
+# `make test PYTHON=python3.13` takes another Python, and .venv-3.13; VENV=... another environment.
 # `make notebooks` runs the notebooks and stores their outputs.
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# 3.11 first: the scores in the README and the notebooks' outputs were made with it. Each name is
+# tried, on PATH and among pyenv's versions: one of pyenv's shims may be there and not run.
+NAMES := $(or $(PYTHON),python3.11 python3.13 python3.12 python3)
+ifndef PYTHON
 VENV ?= .venv
+endif
+# ensurepip: Debian splits it off, and no environment can be made without it.
+IN_RANGE = import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+INTERPRETER := $(shell for name in $(NAMES); do \
+	for path in "$$name" "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.*/bin/"$$name"; do \
+	"$$path" -c '$(IN_RANGE)' 2> /dev/null && echo "$$path" && exit; done; done)
+ifeq ($(INTERPRETER),)
+$(error Python 3.11, 3.12 or 3.13 is needed and none of these runs: $(NAMES). Name one with PYTHON=PATH)
+endif
+VERSION := $(shell "$(INTERPRETER)" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+VENV ?= .venv-$(VERSION)
 BIN = $(VENV)/bin
+
+# jax 0.12 needs Python 3.12, so 3.11 has the oldest versions and the others have the newest.
+CONSTRAINTS = $(if $(filter 3.11,$(VERSION)),constraints.txt,constraints-newest.txt)
+INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
 
 .PHONY: quickstart notebooks test test-slow lint clean
 
-$(VENV)/base: setup.py constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+$(VENV)/base: setup.py $(CONSTRAINTS)
+	@test ! -e $(VENV) -o -e $(VENV)/lib/python$(VERSION) || { echo \
+	"$(VENV) was made with another Python than $(VERSION); remove it, or name another: VENV=PATH"; exit 1; }
+	"$(INTERPRETER)" -m venv $(VENV)
+	$(INSTALL) --editable .
 	touch $@
 
 $(VENV)/test: $(VENV)/base
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	$(INSTALL) --editable '.[test]'
 	touch $@
 
 quickstart: $(VENV)/base
@@ -33,4 +54,4 @@ lint: $(VENV)/test
 	$(BIN)/ruff format --check .
 
 clean:
-	rm -rf $(VENV) runs build *.egg-info
+	rm -rf .venv .venv-* $(VENV) runs build *.egg-info

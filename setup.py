@@ -1,4 +1,8 @@
-"""Installs prompt_tuning from PyPI alone; constraints.txt holds the exact versions tested."""
+"""Installs prompt_tuning from PyPI alone.
+
+The exact versions that the tests run with are in constraints.txt, the oldest, on Python 3.11, and
+constraints-newest.txt, on Python 3.13.
+"""
 
 import pathlib
 
@@ -33,29 +37,28 @@ setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.11",
+    python_requires=">=3.11,<3.14",
     # gin/ would be installed over gin-config if it were found as a package
     packages=find_packages(include=["prompt_tuning", "prompt_tuning.*"]),
     # the pocket models: their vocabulary, their parameters and their cards
     package_data={"prompt_tuning": ["assets/*", "assets/*/*"]},
     data_files=recipe_files(),
     install_requires=[
-        "clu>=0.0.12,<0.1",
         "etils>=1.15",
         "flax>=0.12.8,<0.13",
         "gin-config>=0.5.0,<0.6",
         "importlib_resources>=6",  # tensorflow-datasets imports it without asking for it
-        "jax>=0.10.2,<0.11",
+        "jax>=0.10.2,<0.13",
         "jaxtyping>=0.3.11,<0.4",
         "matplotlib>=3.11,<3.12",
         "ml_dtypes>=0.5",
-        "msgpack>=1.1,<2",
         "numpy>=2.0,<3",
         "optax>=0.2.8,<0.3",
         "orbax-checkpoint>=0.12.8,<0.13",
         "protobuf>=6",
         "safetensors>=0.8,<1",
         "scipy>=1.15,<2",
+        "sentencepiece>=0.2.1,<0.3",
         "seqio>=0.0.20,<0.1",
         "tensorboard>=2.21,<2.22",
         "tensorflow>=2.21,<2.22",
@@ -64,8 +67,8 @@ setup(
         "tensorstore>=0.1.86,<0.2",
     ],
     extras_require={
-        "tpu": ["jax[tpu]>=0.10.2,<0.11"],
-        "cuda": ["jax[cuda13]>=0.10.2,<0.11"],
+        "tpu": ["jax[tpu]>=0.10.2,<0.13"],
+        "cuda": ["jax[cuda13]>=0.10.2,<0.13"],
         "hf": ["huggingface_hub>=0.36,<3"],  # hf:// names; a folder on disk needs nothing
         "parity": [  # tests/test_hugging_face_parity.py compares with them; nothing imports them
             "peft==0.21.2",
@@ -86,5 +89,7 @@ setup(
     classifiers=[
         "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
     ],
 )

@@ -43,8 +43,7 @@ def load_model(
         model = config.read_model(model)
     if vocabulary is None:
         vocabulary = next((name for name in ("byt5", "mt5", "pocket") if name in model.name), "t5")
-    pieces = vocabularies.family(vocabulary).vocabulary
-    vocabularies.use_file(pieces, vocabulary_file)
+    pieces = vocabularies.get(vocabulary, vocabulary_file)
     return FrozenT5(model, load_parameters(model, checkpoint_path, dtype=dtype), pieces)
 
 

@@ -27,7 +27,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bindings, rest = _take_bindings(sys.argv[1:] if arguments is None else list(arguments))
     options = _parser().parse_args(rest)
     options.bindings = bindings + getattr(options, "bindings", [])
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         if bindings and not hasattr(options, "gin_file"):
             raise ValueError(f"--gin.{bindings[0]} means nothing to this command.")

@@ -70,10 +70,8 @@ def _print_nearest_pieces(options) -> None:
     from prompt_tuning.prompts import files, show
 
     prompt = files.load(options.path).prompt
-    vocabulary = vocabularies.family(options.vocabulary).vocabulary
-    vocabularies.use_file(vocabulary, options.vocabulary_file)
+    pieces = vocabularies.get(options.vocabulary, options.vocabulary_file).pieces()
     table = checkpoint.read_variable(options.checkpoint, EMBEDDING_PATH)
-    pieces = vocabularies.pieces(options.vocabulary)
     found = show.nearest(prompt, table[: len(pieces)], options.count)
     for position, row in enumerate(found):
         listed = "  ".join(f"{pieces[token]} {cosine:.3f}" for token, cosine in row)

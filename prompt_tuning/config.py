@@ -15,17 +15,17 @@ Everything is checked before anything is loaded or compiled, and each mistake is
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import gin
 from prompt_tuning import config_checks, config_files, config_values
 from prompt_tuning.config_files import Reference, Statement, roots
 from prompt_tuning.config_values import Names, Settings, Thing
-from prompt_tuning.data import tables
 from prompt_tuning.model import decoding
 from prompt_tuning.model.sizes import T5Config
-from prompt_tuning.pocket import corpus_tasks, register
+from prompt_tuning.pocket import register
 from prompt_tuning.prompts import initializers
 from prompt_tuning.run import Run
 from prompt_tuning.training import optimizers, schedules
@@ -35,8 +35,6 @@ __all__ = ["add_search_paths", "load", "model_names", "read_model", "roots"]
 CONFIGURABLES = (
     Run,
     T5Config,
-    tables.TableTask,
-    corpus_tasks.PocketCorpus,
     decoding.Greedy,
     decoding.Sample,
     decoding.BeamSearch,
@@ -48,7 +46,6 @@ CONFIGURABLES = (
     optimizers.adafactor,
     optimizers.adamw,
     optimizers.sgd,
-    schedules.constant,
     schedules.linear_warmup,
     schedules.linear_decay,
     schedules.rsqrt_decay,
@@ -57,14 +54,26 @@ CONFIGURABLES = (
 HIDDEN = ("Run.config_text", "Run.local_tasks")
 
 register.register_models()
-register.register_tasks()
 
 for _thing in CONFIGURABLES:  # for T5X, which reads our parts with gin itself
     gin.external_configurable(_thing, module=_thing.__module__)
 
 
+@functools.cache
+def configurables() -> tuple[Callable[..., Any], ...]:
+    """All that gin knows; those of the tasks import TensorFlow, so `load` alone asks for them."""
+    from prompt_tuning.data import tables
+    from prompt_tuning.pocket import corpus_tasks
+
+    register.register_tasks()
+    for thing in (tables.TableTask, corpus_tasks.PocketCorpus):
+        gin.external_configurable(thing, module=thing.__module__)
+    return (*CONFIGURABLES, tables.TableTask, corpus_tasks.PocketCorpus)
+
+
 def add_search_paths() -> None:
     """Lets gin find the parts of the project where another program, T5X, reads them."""
+    configurables()
     for folder in roots():
         gin.add_config_file_search_path(str(folder))
 
@@ -100,7 +109,7 @@ def load(
 
 
 def _load(configuration: config_files.Configuration) -> Run:
-    names = Names(CONFIGURABLES, configuration.statements)
+    names = Names(configurables(), configuration.statements)
     config_checks.check_parts(configuration.statements, names)
     statements = _with_initializer(configuration.statements, names)
     config_checks.check_parameters(statements, names, HIDDEN)
@@ -145,6 +154,8 @@ def _with_initializer(statements: Sequence[Statement], names: Names) -> list[Sta
 
 def _local_tasks(settings: Settings) -> list[Thing]:
     """The tasks that a configuration itself describes, if it is on them that it runs."""
+    from prompt_tuning.pocket import corpus_tasks  # imports TensorFlow
+
     table, corpus = settings.names.find("TableTask"), settings.names.find("PocketCorpus")
     task = _task(settings)
     name = settings.of(table, "").get("name")
@@ -159,6 +170,8 @@ def _task(settings: Settings) -> str | None:
 
 def _reasons(settings: Settings) -> dict[str, str]:
     """Why nothing uses TableTask or PocketCorpus, whose use depends on the task's name."""
+    from prompt_tuning.pocket import corpus_tasks
+
     name = settings.of(settings.names.find("TableTask"), "").get("name")
     makes = {
         "TableTask": f"the task {settings.literal(name.value)!r}"

@@ -114,6 +114,8 @@ class Names:
         try:
             function = gin.get_configurable(name)  # its module registered it
         except ValueError:
+            function = None
+        if function is None or function.__name__.startswith("_"):  # gin's own, such as `constant`
             raise ValueError(str(problem) if problem else self._unknown(name)) from problem
         try:  # under the name that needs no import statement
             return self._imported(f"{function.__module__}.{function.__qualname__}")

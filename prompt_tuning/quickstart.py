@@ -10,12 +10,11 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Sequence
 
 import numpy as np
 
 from prompt_tuning import api, trees
-from prompt_tuning.data import batches, evaluation, vocabularies
+from prompt_tuning.data import batches, evaluation
 from prompt_tuning.inference import evaluate
 from prompt_tuning.inference.evaluate import Evaluated, evaluate_run
 from prompt_tuning.inference.frozen import FrozenT5
@@ -125,19 +124,13 @@ def _predictions(run: Run) -> list[dict[str, str]]:
 
 
 def _neighbors(t5: FrozenT5, prompt: files.PromptFile) -> list[str]:
-    pieces = _pieces(t5)
+    pieces = t5.vocabulary.pieces()
     table = np.asarray(t5.params[EMBEDDING_PATH])[: len(pieces)]
     found = show.nearest(prompt.prompt[:POSITIONS], table, NEIGHBORS)
     return [
         f"{position:4}  " + "  ".join(f"{pieces[token]} {cosine:.2f}" for token, cosine in row)
         for position, row in enumerate(found)
     ]
-
-
-def _pieces(t5: FrozenT5) -> Sequence[str]:
-    families = vocabularies.FAMILIES.values()
-    family = next(family for family in families if family.vocabulary is t5.vocabulary)
-    return vocabularies.pieces(family.name)
 
 
 def _places(run: Run, trained: Trained) -> list[str]:

@@ -8,7 +8,6 @@ from pathlib import Path
 import jax
 import pytest
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")

@@ -25,13 +25,13 @@ LAYERS = [
 ]
 DOORS = {
     "gin": {"config.py", "config_files.py", "config_values.py"},
-    "tensorflow": {"data", "pocket"},
-    "tensorflow_datasets": {"data", "pocket"},
-    "tensorflow_text": {"data"},
-    "seqio": {"data", "pocket"},
+    "tensorflow": {"data/tensorflow_import.py"},
+    "tensorflow_datasets": {"data/tensorflow_import.py"},
+    "tensorflow_text": {"data/tensorflow_import.py"},
+    "seqio": {"data/tensorflow_import.py"},
+    "sentencepiece": {"data/vocabularies.py", "pocket/vocabulary.py"},
     "orbax": {"checkpoints"},
     "tensorstore": {"checkpoints"},
-    "msgpack": {"checkpoints"},
     "safetensors": {"checkpoints", "pocket/models.py", "prompts/files.py", "prompts/peft.py"},
     "huggingface_hub": {"checkpoints/hugging_face_hub.py"},
     # what a Hugging Face model or an adapter is compared with, in tests only
@@ -39,7 +39,6 @@ DOORS = {
     "transformers": {"nowhere"},
     "peft": {"nowhere"},
     "t5x": {"bridge"},
-    "clu": {"training/progress.py"},
     "matplotlib": {"training/plots.py", "sweeps/report.py"},
 }
 
@@ -83,10 +82,51 @@ def test_heavy_libraries_have_one_door():
     assert not around
 
 
+def test_no_private_module_of_a_library_is_imported():
+    private = [
+        f"{file}:{line} imports {module}"
+        for file, line, module in imports()
+        if any(part.startswith("_") for part in module.split("."))
+    ]
+    assert not private
+
+
 def test_the_import_is_quick_and_brings_no_tensorflow():
     code = "import sys, prompt_tuning; print('tensorflow' in sys.modules, 'jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+FIRST_MINUTE = """
+import contextlib, io, sys
+from prompt_tuning import cli
+import prompt_tuning as pt, prompt_tuning.api
+t5 = pt.load_model("pocket_xs", "pocket_xs")
+pt.load_prompt(sys.argv[1])
+t5.generate(["a fox owns a hat ."], max_decode_length=2)
+t5.score(["a fox owns a hat ."], ["True"])
+for command in (
+    ["--help"], ["train", "--help"], ["prompt", "show", sys.argv[1]],
+    ["prompt", "show", sys.argv[1], "--checkpoint=pocket_xs", "--vocabulary=pocket"],
+    ["checkpoint", "show", "pocket_xs"], ["checkpoint", "diff", "pocket_xs", "pocket_xs@50"],
+    ["checkpoint", "convert", "pocket_xs", sys.argv[2], "--format=hf"],
+):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+        assert cli.main(command) in (0, 1), command
+heavy = ("tensorflow", "tensorflow_text", "tensorflow_datasets", "seqio", "clu")
+print([name for name in heavy if name in sys.modules])
+"""
+
+
+def test_what_is_typed_first_waits_for_no_tensorflow(tmp_path):
+    import numpy as np
+
+    np.save(tmp_path / "prompt.npy", np.ones((2, 32), np.float32))
+    arguments = [str(tmp_path / "prompt.npy"), str(tmp_path / "hf")]
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_MINUTE, *arguments], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
 
 
 def test_every_public_name_is_there():

@@ -242,3 +242,8 @@ def test_imports_of_a_gin_file_name_and_register(own_module, tmp_path):
         assert run.prompt_initializer(None, (3, 2)) == 3
         again = load_text(run.config_text, tmp_path)
         assert again.prompt_initializer(None, (3, 2)) == 3
+
+
+def test_names_that_gin_keeps_for_itself_are_unknown():
+    with pytest.raises(ValueError, match="nothing called 'constant'"):
+        load("adafactor.learning_rate=@constant()", "constant.learning_rate=0.3")

@@ -1,4 +1,4 @@
-"""Tests of setup.py and constraints.txt: what is promised, what is pinned, what is shipped."""
+"""What setup.py promises, what the constraints pin, how the Makefile chooses, what is shipped."""
 
 import json
 import re
@@ -16,11 +16,13 @@ from prompt_tuning.pocket import models
 
 ROOT = Path(__file__).parent.parent
 SETUP = (ROOT / "setup.py").read_text()
-PINNED = dict(
-    line.split("==")
-    for line in (ROOT / "constraints.txt").read_text().splitlines()
-    if line and not line.startswith("#")
-)
+OLDEST, NEWEST = "constraints.txt", "constraints-newest.txt"
+
+
+def pinned(file):
+    lines = (ROOT / file).read_text().splitlines()
+    pairs = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {canonical(name): version for name, version in pairs}
 
 
 def canonical(name):
@@ -36,11 +38,51 @@ def requirements():
     return [Requirement(a or b) for a, b in quoted]
 
 
-def test_every_range_holds_the_version_that_is_tested():
-    pinned = {canonical(name): version for name, version in PINNED.items()}
+@pytest.mark.parametrize("file", [OLDEST, NEWEST])
+def test_every_range_holds_the_version_that_is_tested(file):
+    versions = pinned(file)
     assert len(requirements()) > 20
     for requirement in requirements():
-        assert pinned[canonical(requirement.name)] in requirement.specifier, requirement
+        assert versions[canonical(requirement.name)] in requirement.specifier, requirement
+
+
+def test_the_ends_of_the_range_of_jax_are_tested():
+    assert pinned(OLDEST)["jax"].startswith("0.10.")
+    assert pinned(NEWEST)["jax"].startswith("0.12.")
+    assert pinned(NEWEST).keys() >= pinned(OLDEST).keys()
+
+
+def dry_run(tmp_path, *arguments, runs=("3.11", "3.12", "3.13")):
+    """What `make test` would do, where Pythons of the given versions run and others do not."""
+    for version in ("3.11", "3.12", "3.13"):
+        python = tmp_path / f"python{version}"
+        answer = f"case $2 in *print*) echo {version};; esac" if version in runs else "exit 127"
+        python.write_text(f"#!/bin/sh\n{answer}\n")
+        python.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path)}
+    command = ["make", "-n", "-B", "test", "VENV=" + str(tmp_path / "venv"), *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    "arguments, runs, version, file",
+    [
+        ([], ("3.11", "3.12", "3.13"), "3.11", OLDEST),
+        ([], ("3.12", "3.13"), "3.13", NEWEST),
+        ([], ("3.12",), "3.12", NEWEST),
+        (["PYTHON=python3.13"], ("3.11", "3.13"), "3.13", NEWEST),
+        (["PYTHON=python3.11"], ("3.11", "3.13"), "3.11", OLDEST),
+    ],
+)
+def test_make_takes_a_python_that_runs_and_its_versions(tmp_path, arguments, runs, version, file):
+    commands = dry_run(tmp_path, *arguments, runs=runs).stdout
+    assert f'"python{version}" -m venv' in commands
+    assert f"--constraint {file} --editable '.[test]'" in commands
+
+
+def test_make_says_which_python_is_missing(tmp_path):
+    done = dry_run(tmp_path, "PYTHON=python3.13", runs=("3.11",))
+    assert "Python 3.11, 3.12 or 3.13 is needed and none of these runs: python3.13." in done.stderr
 
 
 def test_the_version_has_one_value():
@@ -51,7 +93,7 @@ def test_the_version_has_one_value():
 
 def test_the_package_t5_is_not_a_dependency():
     """It installs nightly copies over seqio and tensorflow-datasets."""
-    assert "t5" not in {canonical(name) for name in PINNED}
+    assert "t5" not in pinned(OLDEST) | pinned(NEWEST)
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ def test_the_run_resolves(name):
 def own_folders():
     """The data folder and the vocabulary file are the process's; puts back what was there."""
     vocabulary = vocabularies.FAMILIES["t5"].vocabulary
-    before = vocabulary.chosen_file
+    before = vocabulary.sentence_pieces.file
     yield
     tasks.set_data_dir(None)
     vocabulary.use_file(before)

@@ -1,7 +1,7 @@
-"""Safetensors files one tensor at a time: listed without reading, written without holding all.
+"""Safetensors files, read and written one tensor at a time.
 
-The library writes only what lies in memory whole, and its numpy side knows no bfloat16.
-The format is small: the length of a JSON header in 8 bytes, the header, then the values.
+The library can read one tensor, but to write it needs all of them in memory. So `write` lays out
+the file itself: the length of the JSON header in 8 bytes, the header, then the values.
 
     {"shared.weight": {"dtype": "F32", "shape": [32128, 768], "data_offsets": [0, 98697216]},
      "__metadata__": {"format": "pt"}}
@@ -39,35 +39,34 @@ def leaves(path: str, kinds: Collection[str] = tuple(DTYPES)) -> dict[str, Leaf]
     Raises:
       ValueError: the file is damaged, or holds numbers of another type.
     """
+    found, others = {}, set()
     try:
-        with safetensors.safe_open(path, framework="numpy"):
-            pass  # it has checked the header against the file
-        with open(path, "rb") as file:
-            length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-            header = json.loads(file.read(length))
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            for name in file.offset_keys():
+                tensor = file.get_slice(name)
+                kind, shape = tensor.get_dtype(), tuple(tensor.get_shape())
+                if kind in kinds:
+                    read = functools.partial(_read, path, name)
+                    found[name] = Leaf(shape, DTYPES[kind], read)
+                else:
+                    others.add(kind)
+    except (safetensors.SafetensorError, OSError) as error:
         raise ValueError(
             f"{path!r} is cut short or damaged ({error}). Copy it, or make it, anew."
         ) from error
-    header.pop(_METADATA, None)
-    wrong = sorted({tensor["dtype"] for tensor in header.values()} - set(kinds))
-    if wrong:
-        raise ValueError(f"{path!r} holds {', '.join(wrong)}; {', '.join(kinds)} are read.")
-    start = _LENGTH_BYTES + length
-    found = {}
-    for name, tensor in header.items():
-        shape, dtype = tuple(tensor["shape"]), DTYPES[tensor["dtype"]]
-        offset = start + tensor["data_offsets"][0]
-        found[name] = Leaf(shape, dtype, functools.partial(_read, path, shape, dtype, offset))
+    if others:
+        raise ValueError(
+            f"{path!r} holds {', '.join(sorted(others))}; {', '.join(kinds)} are read."
+        )
     return found
 
 
-def _read(path: str, shape: tuple[int, ...], dtype: np.dtype, offset: int) -> np.ndarray:
-    count = math.prod(shape) * dtype.itemsize
-    values = np.fromfile(path, np.uint8, count, offset=offset)
-    if values.size != count:
-        raise ValueError(f"{path!r} was cut short while it was read. Copy it anew.")
-    return values.view(dtype).reshape(shape)
+def _read(path: str, name: str) -> np.ndarray:
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return file.get_tensor(name)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ValueError(f"{path!r} was cut short while it was read. Copy it anew.") from error
 
 
 def write(path: str, tensors: Mapping[str, Leaf], metadata: Mapping[str, str]) -> None:
@@ -75,7 +74,7 @@ def write(path: str, tensors: Mapping[str, Leaf], metadata: Mapping[str, str]) -
 
     Args:
       path: is overwritten.
-      tensors: by name, in the order in which they are to lie.
+      tensors: by name, in the order of the file.
       metadata: text for the header; {'format': 'pt'} is what transformers looks for.
 
     Raises:

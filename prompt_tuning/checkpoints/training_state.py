@@ -25,7 +25,6 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers
 
 from prompt_tuning.checkpoints.preemption import Preemption
 
@@ -235,10 +234,10 @@ class StateStore:
 
 
 def _options(*, newest: int, read_only: bool) -> ocp.CheckpointManagerOptions:
-    kept = checkpoint_managers.AnyPreservationPolicy(
+    kept = ocp.checkpoint_managers.AnyPreservationPolicy(
         [
-            checkpoint_managers.LatestN(newest),
-            checkpoint_managers.BestN(
+            ocp.checkpoint_managers.LatestN(newest),
+            ocp.checkpoint_managers.BestN(
                 get_metric_fn=_rank, n=1, keep_checkpoints_without_metrics=False
             ),
         ]

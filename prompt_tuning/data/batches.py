@@ -19,9 +19,9 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-import seqio
 
-from prompt_tuning.data import tasks
+from prompt_tuning.data import orders, tasks
+from prompt_tuning.data.tensorflow_import import seqio
 
 Batch = dict[str, np.ndarray]
 
@@ -293,8 +293,7 @@ class TrainBatches:
         if len(self.examples) == 1:
             return np.zeros(count, np.int64)
         # A stream of one number a place: any stretch of it can be drawn by itself.
-        bits = np.random.PCG64([self.seed, 1]).advance(step * self.batch_size)
-        places = np.random.Generator(bits).random(count)
+        places = orders.uniform([self.seed, 1], step * self.batch_size, count)
         return np.searchsorted(np.cumsum(self.rates)[:-1], places, side="right")
 
     def _rows_before(self, step: int) -> np.ndarray:
@@ -314,9 +313,7 @@ class TrainBatches:
     def _new_order(self, which: int, epoch: int) -> np.ndarray:
         # A task of a mixture is told apart by its name, not its place in the list.
         name = [] if len(self.examples) == 1 else [zlib.crc32(self.examples[which].task.encode())]
-        return np.random.default_rng([self.seed, epoch, *name]).permutation(
-            len(self.examples[which])
-        )
+        return orders.permutation([self.seed, epoch, *name], len(self.examples[which]))
 
 
 def train_batches(

@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import seqio
 
 from prompt_tuning.data import batches, tasks
 from prompt_tuning.data.postprocessors import as_text
 from prompt_tuning.data.preprocessors import UNLABELLED
+from prompt_tuning.data.tensorflow_import import seqio
 
 UNLABELLED_TARGETS = (UNLABELLED, "-1.0")  # -1.0: how STS-B writes a missing similarity.
 
@@ -55,7 +55,7 @@ def eval_set(
 
 
 def decode(task: str, tokens: np.ndarray) -> list[str]:
-    """Spells out predicted token ids, each row up to its end mark.
+    """Turns predicted token ids into text, each row up to its EOS.
 
     >>> decode('generated_sentiment', np.array([[106, 117, 104, 100, 119, 1, 0, 0]]))
     ['great']

@@ -10,10 +10,9 @@ Both tasks have the same sentences. Text is bytes (ByT5), so no vocabulary file 
 import functools
 
 import numpy as np
-import seqio
-import tensorflow as tf
 
 from prompt_tuning.data import metrics, postprocessors, registry, vocabularies
+from prompt_tuning.data.tensorflow_import import seqio, tf
 
 THINGS = (
     "film", "book", "meal", "song", "hotel", "game", "play", "show", "coffee", "novel", "dance",

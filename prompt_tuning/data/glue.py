@@ -15,10 +15,9 @@ import functools
 import itertools
 from collections.abc import Callable
 
-import seqio
-
 from prompt_tuning.data import metrics, postprocessors, preprocessors, registry, vocabularies
 from prompt_tuning.data.super_glue import Benchmark, logged
+from prompt_tuning.data.tensorflow_import import seqio
 
 TFDS_VERSIONS = {"v002": "1.0.0", "v200": "2.0.0"}
 NLI = ("entailment", "neutral", "contradiction")

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import scipy.stats
-import seqio
 
 from prompt_tuning.data.postprocessors import PREDICTION, PREDICTION_TEXT
+from prompt_tuning.data.tensorflow_import import seqio
 
 Metrics = dict[str, float]
 MetricFn = Callable[[Sequence, Sequence], Metrics]

@@ -17,8 +17,8 @@ import itertools
 from collections.abc import Mapping
 
 import numpy as np
-import seqio
-import tensorflow as tf
+
+from prompt_tuning.data.tensorflow_import import seqio, tf
 
 BLOCK = 4096  # rows
 

@@ -19,7 +19,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 
-import tensorflow_datasets as tfds
+from prompt_tuning.data.tensorflow_import import tfds
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ returns a `tf.data.Dataset`, as seqio wants it.
 
 from collections.abc import Sequence
 
-import tensorflow as tf
+from prompt_tuning.data.tensorflow_import import tf
 
 UNLABELLED = "<unk>"
 

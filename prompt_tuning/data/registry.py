@@ -8,7 +8,7 @@ task module twice, or the t5 library first, does no harm.
 import dataclasses
 from collections.abc import Callable, Sequence
 
-import seqio
+from prompt_tuning.data.tensorflow_import import seqio
 
 
 @dataclasses.dataclass(frozen=True)

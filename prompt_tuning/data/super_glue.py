@@ -13,9 +13,8 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 
-import seqio
-
 from prompt_tuning.data import metrics, postprocessors, preprocessors, registry, vocabularies
+from prompt_tuning.data.tensorflow_import import seqio
 
 FALSE_TRUE = ("False", "True")
 RTE_LABELS = ("entailment", "not_entailment")

@@ -20,10 +20,8 @@ import os
 import string
 from collections.abc import Iterable, Mapping, Sequence
 
-import seqio
-import tensorflow as tf
-
 from prompt_tuning.data import metrics, postprocessors, registry, vocabularies
+from prompt_tuning.data.tensorflow_import import seqio, tf
 
 Row = dict[str, str]
 MANY_LABELS = 100  # A class column with more different values is surely free text.

@@ -14,11 +14,8 @@ import importlib
 import os
 from collections.abc import Callable
 
-import seqio
-import tensorflow as tf
-import tensorflow_datasets as tfds
-
 from prompt_tuning.data import generated, glue, registry, super_glue
+from prompt_tuning.data.tensorflow_import import seqio, tf, tfds
 
 super_glue.register()
 glue.register()

@@ -51,6 +51,7 @@ def predict(
     seed: int = 0,
 ) -> np.ndarray:
     """Decodes every example, [N, L] ids; a sampling strategy draws from `seed`."""
+    vocabulary = tasks.get(examples.task).output_features["targets"].vocabulary
     rows = []
     for number, (batch, real) in enumerate(batches.eval_batches(examples, batch_size)):
         decoded = decoding.generate(
@@ -59,6 +60,7 @@ def predict(
             batch["encoder_input_tokens"],
             max_decode_length=examples.lengths["targets"],
             strategy=strategy,
+            eos_id=vocabulary.eos_id,
             rng=jax.random.fold_in(jax.random.key(seed), number),
         )
         rows.append(np.asarray(decoded.tokens)[:real, 0])

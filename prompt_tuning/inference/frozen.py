@@ -107,7 +107,7 @@ class FrozenT5:
     Attributes:
       config: its dimensions.
       params: its parameters, by T5X's paths.
-      vocabulary: a seqio vocabulary.
+      vocabulary: one of `data/vocabularies.py`, or a task's seqio vocabulary.
     """
 
     config: T5Config
@@ -115,6 +115,11 @@ class FrozenT5:
     vocabulary: Any
 
     def __post_init__(self):
+        if self.vocabulary.eos_id is None:
+            raise ValueError(
+                f"The vocabulary {type(self.vocabulary).__name__} has no EOS, so no text can end. "
+                "Choose a task whose vocabulary has an eos_id."
+            )
         if self.vocabulary.vocab_size > self.config.vocab_size:
             raise ValueError(
                 f"The vocabulary has {self.vocabulary.vocab_size:,} ids, but {self.config.name} "
@@ -192,6 +197,7 @@ class FrozenT5:
             strategy=strategy,
             num_decodes=num_decodes,
             rng=jax.random.key(seed),
+            eos_id=self.vocabulary.eos_id,
         )
         tokens, scores = np.asarray(decoded.tokens), np.asarray(decoded.scores)
         return [
@@ -261,7 +267,7 @@ class FrozenT5:
 
 
 def encode_labels(vocabulary: Any, labels: Sequence[str]) -> np.ndarray:
-    """Turns label strings into ids [C, L] of a seqio vocabulary, each ended and padded.
+    """Turns label strings into ids [C, L], each with EOS and padding.
 
     Raises:
       ValueError: no label.

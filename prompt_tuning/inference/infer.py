@@ -142,6 +142,7 @@ def _records(
             max_decode_length=run.task_feature_lengths["targets"],
             strategy=run.decoding,
             num_decodes=run.num_decodes,
+            eos_id=t5.vocabulary.eos_id,
             rng=jax.random.fold_in(jax.random.key(run.seed), start),
         )
         tokens, scores = np.asarray(decoded.tokens), np.asarray(decoded.scores)

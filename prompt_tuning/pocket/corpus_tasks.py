@@ -10,11 +10,10 @@ import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import seqio
-import tensorflow as tf
 
 from prompt_tuning.data import metrics, objectives, registry, vocabularies
 from prompt_tuning.data.postprocessors import as_text
+from prompt_tuning.data.tensorflow_import import seqio, tf
 from prompt_tuning.pocket import corpus as pocket_text
 
 TASKS = ("pocket_corpus_span_corruption", "pocket_corpus_prefix_lm")

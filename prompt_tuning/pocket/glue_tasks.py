@@ -23,10 +23,9 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 
-import tensorflow_datasets as tfds
-
 from prompt_tuning.data import glue as glue_tasks
 from prompt_tuning.data import super_glue, vocabularies
+from prompt_tuning.data.tensorflow_import import tfds
 from prompt_tuning.pocket import glue
 
 VERSION = "1.0.0"

@@ -14,7 +14,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -27,6 +26,7 @@ CONFIG_FILE = "adapter_config.json"
 TENSOR_FILE = "adapter_model.safetensors"
 
 _TENSOR = "prompt_embeddings"
+_TYPES = ("F32", "F16", "BF16")
 _KIND = "PROMPT_TUNING"
 _TASK = "SEQ_2_SEQ_LM"
 _TESTED_VERSION = "0.21.2"
@@ -184,16 +184,14 @@ def _read_tensor(folder: str) -> tuple[np.ndarray, dict[str, str] | None]:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             names, header = list(file.keys()), file.metadata()
-        with open(path, "rb") as file:
-            raw = dict(safetensors.deserialize(file.read()))
+            if names != [_TENSOR]:
+                raise ValueError(
+                    f"{path!r} should hold one tensor, {_TENSOR!r}; it holds "
+                    f"{', '.join(sorted(names))}."
+                )
+            kind = file.get_slice(_TENSOR).get_dtype()
+            if kind not in _TYPES:
+                raise ValueError(f"{path!r} holds {kind}; {', '.join(_TYPES)} are read.")
+            return file.get_tensor(_TENSOR), header
     except (safetensors.SafetensorError, OSError) as error:
         raise ValueError(f"{path!r} is cut short or damaged ({error}). Copy it anew.") from error
-    if names != [_TENSOR]:
-        raise ValueError(
-            f"{path!r} should hold one tensor, {_TENSOR!r}; it holds {', '.join(sorted(names))}."
-        )
-    types = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
-    kind = raw[_TENSOR]["dtype"]
-    if kind not in types:
-        raise ValueError(f"{path!r} holds {kind}; {', '.join(types)} are read.")
-    return np.frombuffer(raw[_TENSOR]["data"], types[kind]).reshape(raw[_TENSOR]["shape"]), header

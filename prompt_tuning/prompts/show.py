@@ -1,4 +1,4 @@
-"""Looking at a prompt: its size and its range, and the vocabulary pieces nearest to it."""
+"""Describes a prompt: its size, its range, and the vocabulary pieces nearest to it."""
 
 import numpy as np
 
@@ -24,12 +24,12 @@ def summary(path: str) -> str:
     ]
     metadata = found.metadata
     if metadata is None:
-        return "\n".join([*lines, "model    not said in the file"])
+        return "\n".join([*lines, "model    unknown: the file has no metadata"])
     metrics = ", ".join(f"{name} {value:.2f}" for name, value in metadata.dev_metrics.items())
     versions = ", ".join(f"{name} {version}" for name, version in metadata.versions.items())
     lines += [
-        f"model    {metadata.model or 'not said'}, fingerprint "
-        f"{metadata.model_fingerprint or 'not said'}",
+        f"model    {metadata.model or 'unknown'}, fingerprint "
+        f"{metadata.model_fingerprint or 'unknown'}",
         f"task     {metadata.task}, step {metadata.step:,}, dev: {metrics or 'not measured'}",
         f"made     {metadata.created} with {versions}",
     ]

@@ -14,8 +14,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from clu import metric_writers
-
 from prompt_tuning import folders, trees
 from prompt_tuning.prompts import files
 
@@ -132,21 +130,27 @@ class Metrics:
     """
 
     def __init__(self, folder: str, start_step: int):
+        from flax.metrics import tensorboard  # imports TensorFlow, as the run's task has done
+
         os.makedirs(folder, exist_ok=True)
         self._path = os.path.join(folder, "metrics.jsonl")
         self._drop_after(start_step)
         self._file = open(self._path, "a", encoding="utf-8", buffering=1)
-        self._board = metric_writers.SummaryWriter(os.path.join(folder, "tensorboard"))
+        self._board = tensorboard.SummaryWriter(
+            os.path.join(folder, "tensorboard"), auto_flush=False
+        )
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Writes numbers of one step; `split` is 'train', or the evaluated split."""
         record = {"step": step, "split": split} | {name: float(x) for name, x in values.items()}
         self._file.write(json.dumps(record) + "\n")
-        self._board.write_scalars(step, {f"{split}/{name}": float(x) for name, x in values.items()})
+        for name, value in values.items():
+            self._board.scalar(f"{split}/{name}", value, step)
 
     def write_samples(self, step: int, split: str, texts: Mapping[str, str]) -> None:
         """Writes examples with their predictions, as TensorBoard text."""
-        self._board.write_texts(step, {f"{split}/{name}": text for name, text in texts.items()})
+        for name, text in texts.items():
+            self._board.text(f"{split}/{name}", text, step)
 
     def flush(self) -> None:
         self._board.flush()

@@ -1,9 +1,10 @@
-"""How the learning rate changes over the steps.
+"""Learning rate schedules of T5X; a constant learning rate is a plain number.
 
-Each function returns an optax schedule, `step -> learning rate`. The optimizers take
-one in place of a number. T5X spells the same four as products of factors:
+Each function returns an optax schedule, `step -> learning rate`, and checks its steps. The
+optimizers take one in place of a number, in gin `adafactor.learning_rate = @linear_decay()`. Any
+other schedule of optax is named directly: `@optax.cosine_decay_schedule()`. T5X spells the three
+as products of factors:
 
-    constant       'constant'
     linear_warmup  'constant * linear_warmup'
     linear_decay   'linear_decay' with decay_factor = 1 / (total_steps - warmup_steps)
     rsqrt_decay    'constant * rsqrt_decay'
@@ -18,17 +19,8 @@ import jax.numpy as jnp
 import optax
 
 
-def constant(learning_rate: float) -> optax.Schedule:
-    """The same rate at every step: the paper's choice, 0.3.
-
-    >>> constant(0.3)(30_000)
-    0.3
-    """
-    return optax.constant_schedule(learning_rate)
-
-
 def linear_warmup(learning_rate: float, warmup_steps: int) -> optax.Schedule:
-    """Rises in a straight line from 0 at step 0, then stays.
+    """Linear warm-up from 0 at step 0, then constant.
 
     Raises:
       ValueError: warmup_steps is not positive.
@@ -42,7 +34,7 @@ def linear_warmup(learning_rate: float, warmup_steps: int) -> optax.Schedule:
 
 
 def linear_decay(learning_rate: float, total_steps: int, warmup_steps: int = 0) -> optax.Schedule:
-    """Falls in a straight line to 0 at total_steps, after an optional warm-up.
+    """Linear decay to 0 at total_steps, after an optional linear warm-up.
 
     Raises:
       ValueError: total_steps does not lie beyond warmup_steps.
@@ -64,7 +56,7 @@ def linear_decay(learning_rate: float, total_steps: int, warmup_steps: int = 0) 
 
 
 def rsqrt_decay(learning_rate: float = 1.0, warmup_steps: int = 10_000) -> optax.Schedule:
-    """Falls with the square root of the step: learning_rate / sqrt(max(step, warmup_steps)).
+    """Inverse square root decay: learning_rate / sqrt(max(step, warmup_steps)).
 
     The defaults are T5's pre-training: 0.01 for 10,000 steps, then 1 / sqrt(step).
 
@@ -83,6 +75,6 @@ def _check_positive(**steps: int) -> None:
     for name, count in steps.items():
         if count <= 0:
             raise ValueError(
-                f"{name} must be at least 1, got {count}. Use `constant` for a rate that does not "
-                "change."
+                f"{name} must be at least 1, got {count}. For a rate that does not change, set "
+                "learning_rate to a number."
             )

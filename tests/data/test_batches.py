@@ -266,7 +266,7 @@ def test_real_tasks_are_in_the_official_format(real_data, tmp_path_factory):
     (report,) = prepare.prepare(real_data / "data", folder, ["cb"])
     assert report.status == "complete"
     vocabulary = vocabularies.FAMILIES["t5"].vocabulary
-    before = vocabulary.chosen_file
+    before = vocabulary.sentence_pieces.file
     vocabularies.use_file(
         vocabularies.family("t5").vocabulary, real_data / "vocab" / "t5_sentencepiece.model"
     )

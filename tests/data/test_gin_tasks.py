@@ -50,7 +50,7 @@ def test_every_superglue_task_has_a_part():
 
 def test_labels_fit_the_lengths_in_t5_tokens(real_data):
     vocabulary = vocabularies.FAMILIES["t5"].vocabulary
-    before = vocabulary.chosen_file
+    before = vocabulary.sentence_pieces.file
     vocabularies.use_file(
         vocabularies.family("t5").vocabulary, real_data / "vocab" / "t5_sentencepiece.model"
     )

@@ -134,7 +134,7 @@ def test_byte_order_mark_and_blank_lines(table):
         ("stars\n1\n", {}, r"has no column but the target 'stars'"),
         (CSV, {"name": "generated_sentiment"}, r"name 'generated_sentiment' belongs to another"),
         (CSV, {"name": "my task"}, r"letters, digits and '_-.'; 'my task' came"),
-        (CSV, {"vocabulary": "gpt"}, r"no vocabulary 'gpt'"),
+        (CSV, {"vocabulary": "gpt"}, r"Unknown vocabulary 'gpt'"),
         (CSV, {"free_text": True, "label_words": {"1": "a"}}, r"both free_text and label_words"),
         (CSV, {"train_file": "/no/such.csv"}, r"no file '/no/such.csv'"),
     ],
@@ -190,7 +190,7 @@ def test_other_encodings_are_refused(table):
 
 def test_a_missing_vocabulary_is_one_clear_sentence(table):
     vocabulary = vocabularies.FAMILIES["t5"].vocabulary
-    before = vocabulary.chosen_file
+    before = vocabulary.sentence_pieces.file
     vocabularies.use_file(vocabularies.family("t5").vocabulary, "/no/such/file")
     try:
         tables.register(table(CSV, vocabulary="t5"))

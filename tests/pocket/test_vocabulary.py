@@ -5,24 +5,24 @@ import pytest
 from prompt_tuning.data import vocabularies
 from prompt_tuning.pocket import corpus, corpus_tasks, vocabulary, words
 
-ASSET = vocabularies.family("pocket").vocabulary.official_file
+ASSET = vocabularies.get("pocket").official_file
 
 
 def test_a_hundred_sentinels_follow_the_pieces():
-    pocket = vocabularies.family("pocket").vocabulary
+    pocket = vocabularies.get("pocket")
     assert pocket.vocab_size == vocabulary.PIECES + 100 == 1408
-    assert vocabularies.pieces("pocket")[-1] == "▁<extra_id_0>"
+    assert pocket.pieces()[-1] == "▁<extra_id_0>"
 
 
 def test_every_printable_character_has_a_piece():
-    pocket = vocabularies.family("pocket").vocabulary
+    pocket = vocabularies.get("pocket")
     text = "".join(map(chr, range(33, 127)))
     assert 2 not in pocket.encode(text)  # 2: unknown
     assert pocket.decode(pocket.encode(text)) == text
 
 
 def test_words_of_the_banks_are_mostly_one_piece():
-    pocket = vocabularies.family("pocket").vocabulary
+    pocket = vocabularies.get("pocket")
     bank = [
         *words.NAMES,
         *(word for domain in words.DOMAINS.values() for b in domain for word in b),

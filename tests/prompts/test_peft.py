@@ -145,4 +145,4 @@ def test_an_imported_prompt_fits_every_model_of_its_width(adapter, tmp_path):
     files.check_fits(loaded, width=32, model_name="t5", fingerprint=lambda: "any")
     with pytest.raises(ValueError, match="has width 32, made for visible/model; t5 has width 64"):
         files.check_fits(loaded, width=64, model_name="t5", fingerprint=lambda: "any")
-    assert "model    visible/model, fingerprint not said" in show.summary(tmp_path / "p")
+    assert "model    visible/model, fingerprint unknown" in show.summary(tmp_path / "p")

@@ -1,16 +1,13 @@
 import jax
 import numpy as np
 import pytest
+import tiny_runs
 
 from prompt_tuning.training import schedules
 
 
 def values(schedule, steps):
     return [float(schedule(step)) for step in steps]
-
-
-def test_constant():
-    assert values(schedules.constant(0.3), [0, 1, 1_100_000]) == [0.3, 0.3, 0.3]
 
 
 def test_linear_warmup():
@@ -54,8 +51,33 @@ def test_schedules_work_under_jit():
         np.testing.assert_allclose(jax.jit(schedule)(15), schedule(15), rtol=1e-6)
 
 
+def test_gin_names_them_and_optaxs_own(tmp_path):
+    for bindings, step, expected in (
+        (
+            [
+                "adafactor.learning_rate=@linear_warmup()",
+                "linear_warmup.learning_rate=0.5",
+                "linear_warmup.warmup_steps=10",
+            ],
+            5,
+            0.25,
+        ),
+        (
+            [
+                "adafactor.learning_rate=@optax.cosine_decay_schedule()",
+                "cosine_decay_schedule.init_value=0.5",
+                "cosine_decay_schedule.decay_steps=10",
+            ],
+            5,
+            0.25,
+        ),
+    ):
+        run = tiny_runs.load_run(tmp_path, *bindings)
+        assert float(run.optimizer.keywords["learning_rate"](step)) == pytest.approx(expected)
+
+
 def test_warmup_of_no_steps_is_refused():
-    with pytest.raises(ValueError, match="warmup_steps must be at least 1, got 0. Use `constant`"):
+    with pytest.raises(ValueError, match="warmup_steps must be at least 1, got 0. For a rate"):
         schedules.linear_warmup(0.3, warmup_steps=0)
     with pytest.raises(ValueError, match="warmup_steps must be at least 1, got -5"):
         schedules.rsqrt_decay(0.3, warmup_steps=-5)
