@@ -185,7 +185,7 @@ def test_a_later_file_may_use_what_an_earlier_one_sets(tmp_path):
         (["adafactor.learning_rate=(0, 3)"], r"got \(0, 3\). Decimals have a point"),
         (["adafactor.learning_rate=@linear_decay", "linear_decay.total_steps=5"],
          r"adafactor.learning_rate must be .* or @linear_decay\(\); got @linear_decay without"),
-        (["Run.optimizer=@sgd", "sgd.learning_rate=@linear_warmup", "linear_warmup.learning_rate=0.5"],
+        (["Run.optimizer=@sgd", "sgd.learning_rate=@linear_warmup", "linear_warmup.warmup_steps=5"],
          r"sgd.learning_rate must be .*; got @linear_warmup without parentheses"),
         (["Run.optimizer=@sgd", "sgd.learning_rate='fast'"], "sgd.learning_rate must be .*'fast'"),
         (["Run.optimizer=@sgd"], "optimizer cannot be made, set sgd.*: .*'learning_rate'"),
