@@ -267,7 +267,7 @@ def test_your_own_table_trains_and_infers(capsys, tmp_path):
 
     path.rename(tmp_path / "dev.jsonl")
     (tmp_path / "new.csv").write_text("id,text\n1,it is good\n2,\n")
-    run = [f"--gin_file={tmp_path}/run/config.gin", "--gin.TableTask.test_file=None"]
+    run = [f"--gin_file={tmp_path}/run/config.gin"]
     run.append(f"--gin.TableTask.validation_file={tmp_path}/dev.jsonl")
     assert main(["infer", *run, f"--input={tmp_path}/new.csv", f"--output={tmp_path}/o.jsonl"]) == 0
     lines = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]

@@ -83,8 +83,11 @@ def test_a_run_begins_with_its_data_its_model_and_its_parameters(prompted):
     lines = prompted.printed.splitlines()
     assert lines[0].startswith("generated_sentiment train: 2,000 examples, longest input 39")
     assert lines[1].startswith("generated_sentiment validation: 20 examples, longest input")
-    assert re.fullmatch(r"tiny_byt5 from random, fingerprint [0-9a-f]{16}", lines[2])
-    assert lines[3:6] == [
+    assert lines[2] == "first example of generated_sentiment train"
+    assert lines[3].startswith("  inputs   the old ")
+    assert lines[4] in ("  targets  awful", "  targets  great")
+    assert re.fullmatch(r"tiny_byt5 from random, fingerprint [0-9a-f]{16}", lines[5])
+    assert lines[6:9] == [
         "                  parameters          %      bytes",
         "trainable                 64    0.34159      256 B",
         "frozen                18,672   99.65841    74.7 kB",
