@@ -35,6 +35,11 @@ BOMS = {  # UTF-32 first: its BOM begins with that of UTF-16
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
+NO_TEXT = {
+    b"PK\x03\x04": "a zip archive (an Excel workbook is one)",
+    b"\x1f\x8b": "compressed with gzip",
+    b"PAR1": "a Parquet file",
+}
 # From one quote to the next: a quoted cell from its separator to the next one, or no quote at all.
 QUOTED_TSV = re.compile(r'(?:(?<![^\t\r\n])"(?:[^"]++|"")*+"(?![^\t\r\n])|[^"]++)*+')
 
@@ -124,6 +129,11 @@ def _read_text(path: str) -> str:
             data = file.read()
     except OSError as error:
         raise ValueError(f"The file {path!r} cannot be read: {error.strerror}.") from error
+    for start, kind in NO_TEXT.items():
+        if data.startswith(start):
+            raise ValueError(
+                f"{path!r} is {kind}, and text is expected. Unpack it, or save it as UTF-8 text."
+            )
     encoding = _utf_16_or_32(data)
     if encoding:
         raise ValueError(
@@ -155,13 +165,18 @@ def _not_utf_8(path: str, data: bytes, error: UnicodeDecodeError) -> str:
     ends_early = error.reason == "unexpected end of data" and error.end == len(data)
     if ends_early and not data[: error.start].removeprefix(codecs.BOM_UTF8).isascii():
         return f"{path!r} ends inside a character, in line {line}: the file was cut off."
+    where = f"Line {line} of {path!r} is not UTF-8 text: it has the byte 0x{data[error.start]:02X}"
+    if len(re.findall(rb"[\x80-\xff]", data)) > len(data) / 4:  # more than the accents of a text
+        return (
+            f"{where}. Save it as UTF-8, or convert it from its encoding, such as GB18030, "
+            "SHIFT-JIS or WINDOWS-1251: iconv -f ENCODING -t UTF-8 OLD > NEW."
+        )
     # These bytes are control characters in Latin-1 and letters and quotes in Windows-1252.
     likely = "WINDOWS-1252" if re.search(rb"[\x80-\x9f]", data) else "LATIN1"
     character = data[error.start : error.start + 1].decode(likely, "replace")
     return (
-        f"Line {line} of {path!r} is not UTF-8 text: it has the byte 0x{data[error.start]:02X}, "
-        f"which is {character!r} in {likely}, the likely encoding. Save it as UTF-8, or convert "
-        f"it: iconv -f {likely} -t UTF-8 OLD > NEW."
+        f"{where}, which is {character!r} in {likely}, the likely encoding. Save it as UTF-8, or "
+        f"convert it: iconv -f {likely} -t UTF-8 OLD > NEW."
     )
 
 
@@ -195,9 +210,13 @@ def _json_object(path: str, number: int, line: str) -> dict[str, Any]:
     except _TwiceError as error:
         raise ValueError(f"{where} has the column {error.args[0]!r} twice.") from error
     except (ValueError, RecursionError) as error:
-        advice = " One object a line is expected; "
-        advice += "`jq -c '.[]' OLD > NEW` makes that of an array, `jq -c . OLD > NEW` of objects."
-        raise ValueError(f"{where} is not JSON: {error}.{advice}") from error
+        what = error
+        if isinstance(error, json.JSONDecodeError):
+            what = f"{error.msg} at character {error.colno}"
+        raise ValueError(
+            f"{where} is not JSON: {what}. One object a line is expected; `jq -c '.[]' OLD > NEW` "
+            "makes that of an array, `jq -c . OLD > NEW` of objects."
+        ) from error
     if not isinstance(value, dict):
         raise ValueError(
             f'{where} must be an object like {{"text": "...", "label": "..."}}; got '

@@ -222,6 +222,9 @@ OTHERS = {
     "utf16_be.csv": ("text,label\né,1\n".encode("utf-16-be"), "is UTF-16BE text"),
     "utf32.csv": ("text,label\né,1\n".encode("utf-32"), "is UTF-32 text"),
     "windows.csv": (b"text\n\x93hi\x94 \xe9\n", "0x93, which is '“' in WINDOWS-1252"),
+    "cyrillic.csv": ("текст,1\n".encode("cp1251"), "Line 1 of .* 0xF2. .* such as GB18030"),
+    "workbook.csv": (b"PK\x03\x04\x14\x00\x06\x00", "is a zip archive .an Excel workbook is one"),
+    "packed.jsonl": (b"\x1f\x8b\x08\x00", "is compressed with gzip, and text is expected"),
     "cut.csv": (
         b"text\n\xc3\xa9caf\xc3",
         "ends inside a character, in line 2: the file was cut off",
@@ -233,7 +236,10 @@ OTHERS = {
     "header.csv": (b"a,b\n\n", "is empty; it needs at least one row"),
     "twice.jsonl": (b'{"a": 1, "a": 2}', "Line 1 of .* has the column 'a' twice"),
     "nul.jsonl": (b'{"a": "x\\u0000"}', "Line 1 of .* holds a NUL character"),
-    "broken.jsonl": (b'{"a": 1}\n\n{"a": ', "Line 3 of .* is not JSON: .*One object a line"),
+    "broken.jsonl": (
+        b'{"a": 1}\n\n{"a": ',
+        "Line 3 of .* is not JSON: Expecting value at character 7. One",
+    ),
     "array.json": (b'[{"a": 1},\n{"a": 2}]', "Line 1 of .* is not JSON.*jq -c '.\\[\\]'"),
     "list.jsonl": (b'["a"]', 'Line 1 of .* must be an object like {"text": .*; got \\["a"\\]'),
     "deep.jsonl": (b"[" * 100_000, "Line 1 of .* is not JSON"),
