@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator
+from typing import IO
 
 
 @contextlib.contextmanager
@@ -37,6 +38,33 @@ def replace_file(path: str | os.PathLike, content: bytes) -> None:
     try:
         write_synced(temporary, content)
         os.replace(temporary, path)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+        raise
+
+
+@contextlib.contextmanager
+def new_file(path: str | os.PathLike) -> Iterator[IO[str]]:
+    """Gives a text file to write, which takes the place of `path` if nothing was raised.
+
+    The folder is made if need be. Until then, and after an error, an earlier `path` stays.
+
+    Raises:
+      ValueError: `path` is a folder.
+      OSError: it cannot be written.
+    """
+    final = os.path.abspath(path)
+    if os.path.isdir(final):
+        raise ValueError(f"{final!r} is a folder; a file to write was expected.")
+    os.makedirs(os.path.dirname(final), exist_ok=True)
+    temporary = f"{final}.tmp-{os.getpid()}"
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, final)
     except BaseException:
         if os.path.exists(temporary):
             os.remove(temporary)

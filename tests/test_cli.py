@@ -255,12 +255,30 @@ def table_arguments(path, *bindings):
     return arguments("train", *table, *bindings, task="gin/tasks/from_file.gin")
 
 
-def test_your_own_table_trains(tmp_path):
+def test_your_own_table_trains_and_infers(capsys, tmp_path):
+    """The training file may be gone afterwards: its columns and labels are kept with the run."""
     rows = [{"text": f"it is {word}", "label": word} for word in ("good", "bad")] * 4
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
     assert main(table_arguments(path, "TableTask.vocabulary=byt5")) == 0
     assert files.load(tmp_path / "run" / "prompts" / "best").metadata.task == "from_file"
+    shown = "first example of from_file train\n  inputs   text: it is good\n  targets  good\n"
+    assert shown in capsys.readouterr().out
+
+    path.rename(tmp_path / "dev.jsonl")
+    (tmp_path / "new.csv").write_text("id,text\n1,it is good\n2,\n")
+    run = [f"--gin_file={tmp_path}/run/config.gin", "--gin.TableTask.test_file=None"]
+    run.append(f"--gin.TableTask.validation_file={tmp_path}/dev.jsonl")
+    assert main(["infer", *run, f"--input={tmp_path}/new.csv", f"--output={tmp_path}/o.jsonl"]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert [(line["id"], line["input"]) for line in lines] == [
+        ("1", "text: it is good"),
+        ("2", "text: "),
+    ]
+    assert list(lines[0]["label_scores"]) == ["bad", "good"]
+    assert main(["eval", *run]) == 0
+    named = [f"--gin.PROMPT_FILE={tmp_path}/run/prompts/best", f"--gin.MODEL_DIR={tmp_path}/other"]
+    assert main(["eval", *run, *named]) == 0
 
 
 def test_empty_table(capsys, tmp_path):
@@ -288,7 +306,7 @@ def test_damaged_archive(capsys, tmp_path):
 def test_malformed_line_of_an_input_file(capsys, trained, tmp_path):
     (tmp_path / "in.jsonl").write_text('{"input": "fine"}\n{"input": \n')
     command = arguments("infer", *trained[1], extra=[f"--input={tmp_path}/in.jsonl"])
-    assert "line 2" in refused(capsys, command)
+    assert "Line 2" in refused(capsys, command)
 
 
 def test_other_seed_in_the_same_folder(capsys, trained):

@@ -10,6 +10,8 @@ from prompt_tuning.data import batches, tasks
 from prompt_tuning.data.postprocessors import as_text
 from prompt_tuning.data.registry import TaskInfo
 
+SHOWN = 2_000  # characters of the first example's text
+
 
 @dataclasses.dataclass(frozen=True)
 class Feature:
@@ -89,3 +91,20 @@ def describe(
             )
         examples.append(features)
     return Description(part.name, split, tasks.info(name), tuple(examples))
+
+
+def first_example(examples: batches.Examples) -> str:
+    """The first example as the model reads and writes it: its token ids, decoded.
+
+    >>> lengths = {'inputs': 12, 'targets': 8}
+    >>> print(first_example(batches.load('generated_sentiment', 'train', lengths, limit=1)))
+    first example of generated_sentiment train
+      inputs   the old dan
+      targets  awful
+    """
+    lines = [f"first example of {examples.task} {examples.split}"]
+    for key, rows in (("inputs", examples.inputs), ("targets", examples.targets)):
+        vocabulary = tasks.get(examples.task).output_features[key].vocabulary
+        text = vocabulary.decode(rows[0].tolist())
+        lines.append(f"  {key:8} {text if len(text) <= SHOWN else text[:SHOWN] + ' ...'}")
+    return "\n".join(lines)

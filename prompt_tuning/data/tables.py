@@ -6,25 +6,31 @@
 
     table = TableTask(name='reviews', train_file='reviews.csv', validation_file='dev.csv',
                       target_column='stars', label_words={'0': 'bad', '1': 'good'})
-    register(table).name                     'reviews', from now on a task like any other
+    register(table)                          'reviews' is now a task like any other
 
-Everything that can be wrong with a file is said when it is registered, with
-the row it is in.
+What the files do not say, the training file decides: which columns are read, and which labels
+there are. `keep` writes that into MODEL_DIR and `recall` reads it, so that a trained run evaluates
+and infers without its training file. Each file is read when it is first needed.
 """
 
-import csv
 import dataclasses
 import functools
 import json
 import os
+import re
 import string
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from prompt_tuning.data import metrics, postprocessors, registry, vocabularies
+from prompt_tuning import folders
+from prompt_tuning.data import metrics, postprocessors, registry, table_files, vocabularies
+from prompt_tuning.data.table_files import UNNAMED, Row, Table
 from prompt_tuning.data.tensorflow_import import seqio, tf
 
-Row = dict[str, str]
 MANY_LABELS = 100  # A class column with more different values is surely free text.
+KEPT = "task.json"  # in MODEL_DIR
+HF_INDEX = re.compile(r"__index_level_\d+__")  # what Hugging Face datasets call pandas' index
+
+Reader = Callable[[str], Table]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +39,12 @@ class TableTask:
 
     Attributes:
       name: the task's name, for MIXTURE_OR_TASK_NAME.
-      train_file, validation_file, test_file: the files, by their ending: .jsonl (one object a
-        line), .csv (comma, quotes allowed) or .tsv (tab, quotes mean nothing); CSV and TSV
-        begin with a line of column names. Rows of the test file may lack the target.
+      train_file, validation_file, test_file: the files, see `table_files.py` for what they may
+        hold. Rows of the test file may lack the target.
       target_column: the column the model is to write.
-      input_columns: the columns it reads, written 'column: value' in this order; all but the
-        target, sorted, if none are named.
+      input_columns: the columns it reads, written 'column: value' in this order, also where the
+        value is empty. If none are named: every column that any row of the training file has,
+        sorted, without the target and without columns that have no name (pandas' index).
       template: the input written out instead, 'premise: {premise} hypothesis: {hypothesis}';
         {{ and }} are braces.
       label_words: the word for each value of the target column, {'0': 'no', '1': 'yes'}, in the
@@ -63,58 +69,159 @@ class TableTask:
         register(self)
 
 
-@dataclasses.dataclass(frozen=True)
-class Registered:
-    """The task a table became."""
-
-    name: str
-    labels: tuple[str, ...] | None  # None for free text.
-    rows: dict[str, int]  # Rows of each split.
+_registered: dict[str, TableTask] = {}
 
 
-def register(table: TableTask) -> Registered:
-    """Reads the files, checks them and registers the task; again, if they have changed.
+def register(table: TableTask) -> TableTask:
+    """Registers the task, in place of an earlier table of that name.
+
+    The training file is read if the columns or the labels are not named; the rest is read, and
+    checked, when a split is loaded.
+
+    Returns:
+      The table with its input columns and label words filled in, see `resolve`.
 
     Raises:
-      ValueError: a file is missing, empty or malformed; a column is unknown; a value of the
-        target column has no label word; the name belongs to another task.
+      ValueError: a setting is wrong, the name belongs to another task, or the training file is
+        missing or malformed.
     """
-    if table.free_text and table.label_words:
-        raise ValueError(f"The table {table.name!r} cannot have both free_text and label_words.")
-    _check_name(table.name)
+    _check_settings(table)
     family = vocabularies.family(table.vocabulary)
+    read = functools.cache(_read)
+    is_chosen = not table.input_columns and table.template is None  # from the training file
+    table = resolve(table, read)
     files = {"train": table.train_file, "validation": table.validation_file}
     files |= {"test": table.test_file} if table.test_file else {}
-    rows = {split: _read(path) for split, path in files.items()}
-    labels = None if table.free_text else _labels(table, rows["train"], files["train"])
-    table = dataclasses.replace(table, input_columns=_input_columns(table, rows["train"][0][1]))
-    splits = {
-        split: [
-            _example(table, labels, row, number, files[split], needs_target=split != "test")
-            for number, row in rows[split]
-        ]
-        for split in files
-    }
     registry.remove(table.name)
     names = ("em", "f1") if table.free_text else ("accuracy",)
+    labels = labels_of(table)
     postprocess = (
         postprocessors.answers
         if labels is None
         else functools.partial(postprocessors.class_number, labels=labels)
     )
+
+    @functools.cache
+    def examples(split: str) -> list[tuple[str, str]]:
+        file, needs_target = read(files[split]), split != "test"
+        _check_columns(file, [*columns_read(table), *[table.target_column] * needs_target])
+        known = read(table.train_file).columns if split != "train" and is_chosen else ()
+        _print_notes(table, file, known if is_chosen else file.columns)
+        return [_example(table, file, row, needs_target) for row in file.rows]
+
     registry.add(
         table.name,
         registry.TaskInfo("table", table.name, labels, "validation", names),
         source=seqio.FunctionDataSource(
-            functools.partial(_dataset, splits=splits, free_text=table.free_text),
-            splits=tuple(splits),
+            functools.partial(_dataset, examples=examples, free_text=table.free_text),
+            splits=tuple(files),
         ),
         preprocessors=[],
         postprocess_fn=postprocess,
         metric_fns=[metrics.squad if table.free_text else metrics.accuracy],
         output_features=family.output_features,
     )
-    return Registered(table.name, labels, {split: len(rows) for split, rows in splits.items()})
+    _registered[table.name] = table
+    return table
+
+
+def find(name: str) -> TableTask | None:
+    """The registered table of a name, as `register` returned it; None for any other task."""
+    return _registered.get(name) if registry.info(name).family == "table" else None
+
+
+def resolve(table: TableTask, read: Reader | None = None) -> TableTask:
+    """Fills in what the training file decides: the input columns and the label words.
+
+    Raises:
+      ValueError: the file is missing or malformed, or has no column to read, or the target has
+        too many values for classes.
+    """
+    needs_columns = not table.input_columns and table.template is None
+    needs_labels = not table.label_words and not table.free_text
+    if not needs_columns and not needs_labels:
+        return table
+    train = (read or _read)(table.train_file)
+    if needs_columns:
+        table = dataclasses.replace(table, input_columns=_input_columns(table, train))
+    if needs_labels:
+        labels = _labels(table, train)
+        table = dataclasses.replace(table, label_words={label: label for label in labels})
+    return table
+
+
+def labels_of(table: TableTask) -> tuple[str, ...] | None:
+    """The label words of a resolved table in the order of the classes; None for free text."""
+    if table.free_text:
+        return None
+    return tuple(dict.fromkeys(str(word) for word in table.label_words.values()))
+
+
+def keep(name: str, folder: str) -> None:
+    """Writes what the training file decided to FOLDER/task.json; nothing if it is no table."""
+    table = find(name)
+    if table is None:
+        return
+    kept = {
+        "task": table.name,
+        "target_column": table.target_column,
+        "input_columns": list(table.input_columns),
+        "label_words": dict(table.label_words) if table.label_words else None,
+    }
+    content = json.dumps(kept, indent=2, ensure_ascii=False) + "\n"
+    folders.replace_file(os.path.join(folder, KEPT), content.encode())
+
+
+def recall(table: TableTask, folder: str) -> TableTask:
+    """Fills in what `keep` wrote; what the table says itself is left as it is.
+
+    Raises:
+      ValueError: the file is damaged.
+    """
+    path = os.path.join(folder, KEPT)
+    if not os.path.isfile(path):
+        return table
+    try:
+        with open(path, encoding="utf-8") as file:
+            kept = json.load(file)
+        columns, words = tuple(kept["input_columns"]), kept["label_words"]
+        if (kept["task"], kept["target_column"]) != (table.name, table.target_column):
+            return table
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path!r}, which says what the run's table was, is damaged: {error!r}. Remove it to "
+            "read the training file again."
+        ) from error
+    changes = {}
+    if columns and not table.input_columns and table.template is None:
+        changes["input_columns"] = columns
+    if words and not table.label_words and not table.free_text:
+        changes["label_words"] = words
+    return dataclasses.replace(table, **changes)
+
+
+def columns_read(table: TableTask) -> tuple[str, ...]:
+    """The columns that the inputs of a resolved table are made of."""
+    if table.template is None:
+        return tuple(table.input_columns)
+    fields = [field for _, field in _template_fields(table.template) if field is not None]
+    return tuple(dict.fromkeys(fields))
+
+
+def format_input(table: TableTask, file: Table, row: Row) -> str:
+    """Writes a row as the model reads it, in training and in inference.
+
+    Raises:
+      ValueError: a value is a list or an object.
+    """
+    if table.template is not None:
+        return "".join(
+            before + ("" if field is None else table_files.text_of(file, row, field))
+            for before, field in _template_fields(table.template)
+        )
+    return " ".join(
+        f"{column}: {table_files.text_of(file, row, column)}" for column in table.input_columns
+    )
 
 
 def _dataset(
@@ -122,99 +229,47 @@ def _dataset(
     shuffle_files: bool,
     seed: int | None = None,
     *,
-    splits: dict[str, list[tuple[str, str]]],
+    examples: Callable[[str], list[tuple[str, str]]],
     free_text: bool,
 ) -> tf.data.Dataset:
     """Makes one split; seqio asks with a seed, as T5X runs it, but shuffles by itself."""
-    inputs, targets = zip(*splits[split], strict=True)
+    inputs, targets = zip(*examples(split), strict=True)
     columns = {"inputs": list(inputs), "targets": list(targets), "idx": list(range(len(inputs)))}
     if free_text:
         columns["answers"] = [[target] for target in targets]
     return tf.data.Dataset.from_tensor_slices(columns)
 
 
-def _check_name(name: str) -> None:
+def _check_settings(table: TableTask) -> None:
+    if table.free_text and table.label_words:
+        raise ValueError(f"The table {table.name!r} cannot have both free_text and label_words.")
     taken = {*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()}
-    if name in taken and registry.info(name).family != "table":
-        raise ValueError(f"The name {name!r} belongs to another task; give the table its own.")
-    if not name.replace("_", "").replace("-", "").replace(".", "").isalnum():
-        raise ValueError(f"A task's name is letters, digits and '_-.'; {name!r} came.")
-
-
-def _read(path: str) -> list[tuple[int, Row]]:
-    """Reads the rows of a file with the line each ends on."""
-    if not os.path.isfile(path):
-        raise ValueError(f"There is no file {path!r} to read a table from.")
-    readers = {".jsonl": _read_jsonl, ".csv": _read_csv, ".tsv": _read_csv}
-    ending = os.path.splitext(path)[1].lower()
-    if ending not in readers:
-        raise ValueError(f"A table is a .jsonl, .csv or .tsv file; {path!r} came.")
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as lines:
-            rows = list(readers[ending](lines, path))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path!r} is not UTF-8 text: {error}.") from error
-    if not rows:
-        raise ValueError(f"The table {path!r} is empty; it needs at least one row.")
-    return rows
-
-
-def _read_jsonl(lines: Iterable[str], path: str) -> Iterable[tuple[int, Row]]:
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"Line {number} of {path!r} is not JSON: {error}.") from error
-        if not isinstance(row, dict):
-            raise ValueError(
-                f"Line {number} of {path!r} must be an object like "
-                f'{{"text": "...", "label": "..."}}; {line.strip()[:60]} came.'
-            )
-        yield (
-            number,
-            {
-                key: _scalar(value, key, number, path)
-                for key, value in row.items()
-                if value is not None
-            },
-        )
-
-
-def _scalar(value, column: str, number: int, path: str) -> str:
-    if isinstance(value, (list, dict)):
+    if table.name in taken and registry.info(table.name).family != "table":
+        raise ValueError(f"The name {table.name!r} belongs to another task; choose another one.")
+    if not table.name.replace("_", "").replace("-", "").replace(".", "").isalnum():
+        raise ValueError(f"A task's name is letters, digits and '_-.'; got {table.name!r}.")
+    if table.template is not None and not columns_read(table):
         raise ValueError(
-            f"Line {number} of {path!r}: the column {column!r} must hold a text or a number, "
-            f"not a {type(value).__name__}."
+            f"The template {table.template!r} names no column, so every input would be the same; "
+            "write one in braces, such as {text}."
         )
-    return str(value)
 
 
-def _read_csv(lines: Iterable[str], path: str) -> Iterable[tuple[int, Row]]:
-    is_tsv = path.lower().endswith(".tsv")
-    quoting = {"quoting": csv.QUOTE_NONE, "delimiter": "\t"} if is_tsv else {"strict": True}
-    reader = csv.reader(lines, **quoting)
-    try:
-        header = next(reader, [])
-        if len(set(header)) < len(header):
-            raise ValueError(f"The table {path!r} has a column name twice: {', '.join(header)}.")
-        for values in reader:
-            if not values:
-                continue
-            if len(values) != len(header):
-                raise ValueError(
-                    f"Line {reader.line_num} of {path!r} has {len(values)} values for the "
-                    f"{len(header)} columns {', '.join(header)}."
-                )
-            yield reader.line_num, dict(zip(header, values, strict=True))
-    except csv.Error as error:
-        raise ValueError(f"Line {reader.line_num} of {path!r} is malformed: {error}.") from error
+def _read(path: str) -> Table:
+    file = table_files.read(path)
+    for note in file.notes:
+        print(note)
+    return file
 
 
-def _input_columns(table: TableTask, first_row: Row) -> tuple[str, ...]:
-    columns = tuple(table.input_columns) or tuple(sorted(set(first_row) - {table.target_column}))
-    if not columns and table.template is None:
+def _input_columns(table: TableTask, train: Table) -> tuple[str, ...]:
+    """All columns of the training file but the target and what is an index."""
+    columns = tuple(
+        column
+        for column in sorted(set(train.columns) - {table.target_column})
+        if not _is_index(column)
+    )
+    if not columns:
         raise ValueError(
             f"{table.train_file!r} has no column but the target {table.target_column!r}; a task "
             "needs something to read."
@@ -222,60 +277,66 @@ def _input_columns(table: TableTask, first_row: Row) -> tuple[str, ...]:
     return columns
 
 
-def _labels(table: TableTask, rows: list[tuple[int, Row]], path: str) -> tuple[str, ...]:
-    """The label words in the order of the classes."""
-    if table.label_words:
-        return tuple(dict.fromkeys(str(word) for word in table.label_words.values()))
-    values = sorted({_target(table, row, number, path) for number, row in rows})
-    if len(values) > MANY_LABELS or (len(values) > 10 and len(values) > len(rows) / 2):
+def _is_index(column: str) -> bool:
+    return not column or bool(UNNAMED.fullmatch(column) or HF_INDEX.fullmatch(column))
+
+
+def _check_columns(file: Table, needed: Sequence[str]) -> None:
+    for column in needed:
+        if column not in file.columns:
+            raise ValueError(
+                f"The table {file.path!r} has no column {column!r}; {table_files.listed(file)}."
+            )
+
+
+def _print_notes(table: TableTask, file: Table, known: Sequence[str]) -> None:
+    """Says which columns are not read, save those known, and which are sometimes empty."""
+    read = columns_read(table)
+    unread = [name for name in file.columns if name not in {*read, table.target_column, *known}]
+    if unread:
+        listed = ", ".join(map(repr, unread))
+        print(f"{file.path!r}: not read: {listed}; name it in input_columns if it is to be read")
+    for column in read:
+        empty = sum(not table_files.text_of(file, row, column) for row in file.rows)
+        if empty:
+            print(f"{file.path!r}: {column!r} is empty in {empty:,} of {len(file.rows):,} rows")
+
+
+def _labels(table: TableTask, train: Table) -> tuple[str, ...]:
+    """The values of the target column, sorted."""
+    _check_columns(train, [table.target_column])
+    values = sorted({_target(table, train, row) for row in train.rows})
+    if len(values) > MANY_LABELS or (len(values) > 10 and len(values) > len(train.rows) / 2):
         raise ValueError(
-            f"The target column {table.target_column!r} of {path!r} has {len(values)} different "
-            f"values in {len(rows)} rows, too many for classes; set free_text = True."
+            f"The target column {table.target_column!r} of {train.path!r} has {len(values)} "
+            f"different values in {len(train.rows)} rows, too many for classes; set "
+            "free_text = True."
         )
     return tuple(values)
 
 
-def _example(
-    table: TableTask,
-    labels: tuple[str, ...] | None,
-    row: Row,
-    number: int,
-    path: str,
-    needs_target: bool,
-) -> tuple[str, str]:
-    text = _input(table, row, number, path)
-    if not needs_target and not row.get(table.target_column):
+def _example(table: TableTask, file: Table, row: Row, needs_target: bool) -> tuple[str, str]:
+    text = format_input(table, file, row)
+    if not needs_target and not table_files.text_of(file, row, table.target_column):
         return text, "<unk>"
-    value = _target(table, row, number, path)
-    if labels is None:
+    value = _target(table, file, row)
+    if table.free_text:
         return text, value
-    words = table.label_words or {label: label for label in labels}
-    words = {str(raw): str(word) for raw, word in words.items()}
+    words = {str(raw): str(word) for raw, word in table.label_words.items()}
     if value not in words:
         raise ValueError(
-            f"Line {number} of {path!r}: the value {value!r} of {table.target_column!r} is none of "
-            f"{', '.join(map(repr, words))}; "
-            + ("add it to label_words." if table.label_words else "the train file has no such row.")
+            f"Line {row.line} of {file.path!r}: the value {value!r} of {table.target_column!r} is "
+            f"none of {', '.join(map(repr, words))}, which are those of label_words or, without "
+            "them, of the training file. Correct it, or add it there."
         )
     return text, words[value]
 
 
-def _target(table: TableTask, row: Row, number: int, path: str) -> str:
-    value = _value(row, table.target_column, number, path)
+def _target(table: TableTask, file: Table, row: Row) -> str:
+    value = table_files.text_of(file, row, table.target_column)
     if not value:
-        raise ValueError(f"Line {number} of {path!r}: {table.target_column!r} is empty.")
+        raise ValueError(f"Line {row.line} of {file.path!r}: {table.target_column!r} is empty.")
     return value
-
-
-def _input(table: TableTask, row: Row, number: int, path: str) -> str:
-    if table.template is not None:
-        return "".join(
-            before + (_value(row, field, number, path) if field is not None else "")
-            for before, field in _template_fields(table.template)
-        )
-    return " ".join(
-        f"{column}: {_value(row, column, number, path)}" for column in table.input_columns
-    )
 
 
 @functools.cache
@@ -286,15 +347,7 @@ def _template_fields(template: str) -> list[tuple[str, str | None]]:
         raise ValueError(f"The template {template!r} is malformed: {error}.") from error
     if any(field == "" or form or convert for _, field, form, convert in parts):
         raise ValueError(
-            f"The template {template!r} is malformed: between braces stands a column's name and "
-            "nothing else."
+            f"The template {template!r} is malformed: between braces there is the name of a "
+            "column and nothing else."
         )
     return [(before, field) for before, field, _, _ in parts]
-
-
-def _value(row: Row, column: str, number: int, path: str) -> str:
-    if column not in row:
-        raise ValueError(
-            f"Line {number} of {path!r} has no column {column!r}; its columns are {', '.join(row)}."
-        )
-    return row[column]

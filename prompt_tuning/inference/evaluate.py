@@ -139,7 +139,7 @@ def evaluate_run(run: Run) -> Evaluated:
     Raises:
       ValueError: what is to be evaluated is missing or does not fit.
     """
-    task = loading.prepare_task(run)
+    task = loading.prepare_task(run, trained=True)
     sets = load_eval_sets(run)
     for examples in sets:
         print(examples.report())

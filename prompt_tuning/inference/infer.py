@@ -1,10 +1,13 @@
 """Inference: new text through a trained prompt, one JSON object a line.
 
-    in    a text a line, or JSON objects with an "input"; or a split of the task itself
+    in    .csv .tsv .jsonl   the columns of the run's table, written as in training; or texts in a
+                             column 'input', 'inputs' or 'text'; the other columns are passed on
+          any other file     a text a line, blank lines included
+          no file            a split of the task itself
     out   {"input": ..., "prediction": "entailment", "score": -0.02,
            "label_scores": {"entailment": -0.02, "contradiction": -5.1, "neutral": -7.7}}
 
-Scores are log-probabilities in nats. `label_scores` come for tasks with class labels;
+Scores are log-probabilities in nats. `label_scores` are written for tasks with class labels;
 `decodes`, instead of `prediction` and `score`, where more than one was asked for.
 """
 
@@ -16,18 +19,20 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from prompt_tuning.data import batches, tasks
+from prompt_tuning import folders
+from prompt_tuning.data import batches, table_files, tables, tasks
 from prompt_tuning.data.postprocessors import as_text
 from prompt_tuning.inference import loading
 from prompt_tuning.model import decoding
 from prompt_tuning.run import Run
 
 INPUT_KEYS = ("input", "inputs", "text")
+TABLE_INPUT_KEYS = ("input", "inputs")  # a column 'text' may be one of the table's that is missing
 OUTPUT_KEYS = ("input", "prediction", "score", "decodes", "label_scores", "tokens_cut")
 
 
 class Input(NamedTuple):
-    """One text to predict for, and what else its line held, our own names left out."""
+    """One text to predict for, and what else its row held, our own names left out."""
 
     text: str
     fields: dict[str, Any]
@@ -41,41 +46,82 @@ class Inferred(NamedTuple):
     cut: int  # inputs that were longer than the configured length
 
 
-def read_inputs(path: str) -> list[Input]:
-    """Reads a .jsonl file of objects, or any other file as a text a line.
+def read_inputs(path: str, table: tables.TableTask | None = None) -> list[Input]:
+    """Reads the rows of a .csv, .tsv or .jsonl file, or the lines of any other as texts.
+
+    Args:
+      path: a line of a text file is a whole input, as `train` shows its first example.
+      table: the table of the run; a file with its columns is written as in training.
 
     Raises:
-      ValueError: no such file, an empty one, or a line that is not what it should be.
+      ValueError: no such file, an empty one, one without the columns that are needed, or a line
+        that is not what it should be.
     """
-    try:
-        with open(path, encoding="utf-8") as file:
-            lines = [line.rstrip("\r\n") for line in file]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"The input file {path} cannot be read: {error}") from error
-    parse = _parse_json if path.endswith((".jsonl", ".json")) else _parse_text
-    inputs = [parse(path, i, line) for i, line in enumerate(lines, 1) if line.strip()]
-    if not inputs:
-        raise ValueError(f"The input file {path} is empty; a text a line was expected.")
+    if os.path.splitext(path)[1].lower() in table_files.ENDINGS:
+        file = table_files.read(path)
+        for note in file.notes:
+            print(note)
+        return _from_table(file, table) if _has_columns(file, table) else _from_texts(file, table)
+    lines = table_files.read_lines(path)
+    if not any(line.strip() for line in lines):
+        raise ValueError(f"The input file {path!r} is empty; a text a line was expected.")
+    blank = sum(not line.strip() for line in lines)
+    if blank:
+        print(f"{path!r}: {blank:,} of {len(lines):,} lines are blank; each is an input, too")
+    return [Input(line, {}) for line in lines]
+
+
+def _has_columns(file: table_files.Table, table: tables.TableTask | None) -> bool:
+    """Whether a file has the columns of the run's table.
+
+    Raises:
+      ValueError: it has some of them, and not all.
+    """
+    needed = () if table is None else tables.columns_read(table)
+    missing = [column for column in needed if column not in file.columns]
+    if missing and len(missing) < len(needed):
+        raise ValueError(
+            f"{file.path!r} lacks the columns {', '.join(missing)} of the table "
+            f"{table.name!r}; {table_files.listed(file)}."
+        )
+    return bool(needed) and not missing
+
+
+def _from_table(file: table_files.Table, table: tables.TableTask) -> list[Input]:
+    columns = tables.columns_read(table)
+    for row in file.rows:
+        if not any(column in row.cells for column in columns):
+            raise ValueError(
+                f"Line {row.line} of {file.path!r} has none of the columns {', '.join(columns)} "
+                f"of the table {table.name!r}."
+            )
+    return [Input(tables.format_input(table, file, row), _others(row)) for row in file.rows]
+
+
+def _from_texts(file: table_files.Table, table: tables.TableTask | None) -> list[Input]:
+    """Takes each row's input as it is."""
+    keys = INPUT_KEYS if table is None else TABLE_INPUT_KEYS
+    if not any(key in file.columns for key in keys):
+        named = f"a column named {', '.join(map(repr, keys[:-1]))} or {keys[-1]!r}"
+        if table is not None:
+            columns = ", ".join(tables.columns_read(table))
+            named = f"the columns of the table {table.name!r}, {columns}, or {named}"
+        raise ValueError(f"{file.path!r} needs {named}; {table_files.listed(file)}.")
+    inputs = []
+    for row in file.rows:
+        key = next((key for key in keys if key in row.cells), None)
+        if key is None or not isinstance(row.cells[key], str):
+            raise ValueError(
+                f"Line {row.line} of {file.path!r}: a text named {keys[0]!r} was expected; got "
+                f"{json.dumps(row.cells, ensure_ascii=False)[: table_files.SHOWN]}"
+            )
+        inputs.append(Input(row.cells[key], _others(row, key)))
     return inputs
 
 
-def _parse_text(path: str, number: int, line: str) -> Input:
-    return Input(line, {})
-
-
-def _parse_json(path: str, number: int, line: str) -> Input:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {number}, is not JSON: {error}") from error
-    key = next((key for key in INPUT_KEYS if isinstance(record, dict) and key in record), None)
-    if key is None or not isinstance(record[key], str):
-        raise ValueError(
-            f"{path}, line {number}: an object with a text named 'input' was expected; got "
-            f"{line[:80]!r}."
-        )
-    taken = {key, *OUTPUT_KEYS}  # an earlier prediction, fed back, must not pass for a new one
-    return Input(record[key], {name: x for name, x in record.items() if name not in taken})
+def _others(row: table_files.Row, *used: str) -> dict[str, Any]:
+    taken = {*used, *OUTPUT_KEYS}  # an earlier prediction, fed back, must not pass for a new one
+    return {name: value for name, value in row.cells.items() if name not in taken}
 
 
 def infer_run(run: Run, input_file: str | None = None, output_file: str | None = None) -> Inferred:
@@ -84,21 +130,23 @@ def infer_run(run: Run, input_file: str | None = None, output_file: str | None =
     Args:
       run: names the model, the prompt, the task and the decoding.
       input_file: see `read_inputs`; None takes `run.eval_split` of the task itself.
-      output_file: None is predictions.jsonl in the run's infer_output_dir.
+      output_file: None is predictions.jsonl in the run's infer_output_dir. An earlier file is
+        replaced when all predictions are written.
 
     Raises:
-      ValueError: an input, the prompt or the model cannot be read or does not fit.
+      ValueError: an input, the prompt or the model cannot be read or does not fit; the output
+        is the input.
     """
-    task = loading.prepare_task(run)
-    inputs = _inputs_of_task(run) if input_file is None else read_inputs(input_file)
-    loaded = loading.load_trained(run, task)
+    path = _output_path(run, input_file, output_file)
+    task = loading.prepare_task(run, trained=True)
+    if input_file is None:
+        inputs = _inputs_of_task(run)
+    else:
+        inputs = read_inputs(os.path.expanduser(input_file), tables.find(run.task))
     labels = tasks.labels(run.task)
-    path = output_file or os.path.join(
-        run.infer_output_dir or os.path.join(run.model_dir, "infer"), "predictions.jsonl"
-    )
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     cut = 0
-    with open(path, "w", encoding="utf-8") as file:
+    with folders.new_file(path) as file:
+        loaded = loading.load_trained(run, task)
         for record in _records(run, loaded, inputs, labels):
             cut += "tokens_cut" in record
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
@@ -107,6 +155,15 @@ def infer_run(run: Run, input_file: str | None = None, output_file: str | None =
         limit = run.task_feature_lengths["inputs"]
         print(f"{cut:,} inputs were longer than {limit} tokens and were cut; see 'tokens_cut'")
     return Inferred(path, len(inputs), cut)
+
+
+def _output_path(run: Run, input_file: str | None, output_file: str | None) -> str:
+    folder = run.infer_output_dir or os.path.join(run.model_dir, "infer")
+    path = os.path.expanduser(output_file or os.path.join(folder, "predictions.jsonl"))
+    read = None if input_file is None else os.path.realpath(os.path.expanduser(input_file))
+    if read == os.path.realpath(path):
+        raise ValueError(f"The output {path!r} is the input file; choose another --output.")
+    return path
 
 
 def _inputs_of_task(run: Run) -> list[Input]:

@@ -9,7 +9,7 @@ import os
 from typing import Any, NamedTuple
 
 from prompt_tuning import trees
-from prompt_tuning.data import tasks, vocabularies
+from prompt_tuning.data import tables, tasks, vocabularies
 from prompt_tuning.inference.frozen import FrozenT5, load_parameters, parameter_shapes
 from prompt_tuning.model.transformer import Transformer
 from prompt_tuning.prompts import files
@@ -17,8 +17,13 @@ from prompt_tuning.prompts.prompt import PROMPT_PATH
 from prompt_tuning.run import Run
 
 
-def prepare_task(run: Run) -> Any:
+def prepare_task(run: Run, *, trained: bool = False) -> Any:
     """Makes a run's task available: its module, its vocabulary, its data folder.
+
+    Args:
+      run: names the task.
+      trained: the run was trained before, so that a table reads the columns and has the labels
+        that it was trained with, whatever has become of its training file.
 
     Returns:
       The seqio task or mixture.
@@ -30,10 +35,19 @@ def prepare_task(run: Run) -> Any:
         tasks.import_task_module(run.task_module)
     tasks.set_data_dir(run.data_dir)
     for local in run.local_tasks:
+        if trained and isinstance(local, tables.TableTask):
+            local = tables.recall(local, _trained_folder(run))
         local.register()
     task = tasks.get(run.task)
     vocabularies.use_file(task.output_features["inputs"].vocabulary, run.vocabulary_file)
     return task
+
+
+def _trained_folder(run: Run) -> str:
+    """The MODEL_DIR that the run's prompt comes from: of MODEL_DIR/prompts/best, MODEL_DIR."""
+    if run.prompt_file is None:
+        return run.model_dir
+    return os.path.dirname(os.path.dirname(os.path.abspath(os.path.expanduser(run.prompt_file))))
 
 
 def load_t5(run: Run, task: Any) -> FrozenT5:

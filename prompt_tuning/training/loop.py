@@ -21,7 +21,7 @@ import numpy as np
 from prompt_tuning import trees
 from prompt_tuning.checkpoints import t5x_native
 from prompt_tuning.checkpoints.training_state import StateStore
-from prompt_tuning.data import batches
+from prompt_tuning.data import batches, describe, tables
 from prompt_tuning.inference import evaluate, loading
 from prompt_tuning.prompts import files
 from prompt_tuning.prompts.prompt import PROMPT_PATH
@@ -74,6 +74,7 @@ def _begin(run: Run) -> "_Training":
     dev_sets = evaluate.load_eval_sets(run)
     for examples in [*stream.examples, *dev_sets]:
         print(examples.report())
+    print(describe.first_example(stream.examples[0]))
     t5 = loading.load_t5(run, task)
     parameters = setup.part_parameters(run, t5)
     print(f"{run.model.name} from {run.initial_checkpoint_path}, fingerprint {t5.fingerprint}")
@@ -104,6 +105,7 @@ class _Training:
             self.store.close()
             raise
         progress.write_settings(run.model_dir, run.config_text)
+        tables.keep(run.task, run.model_dir)
         self.stream.step = self.state.step
         self.metrics = progress.Metrics(run.model_dir, self.state.step)
         self.progress = progress.Progress(

@@ -1,12 +1,23 @@
 """Your own files as tasks, and what is said about a file that is wrong."""
 
+import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
-from prompt_tuning.data import batches, evaluation, registry, tables, tasks, vocabularies
+from prompt_tuning.data import (
+    batches,
+    describe,
+    evaluation,
+    registry,
+    tables,
+    tasks,
+    vocabularies,
+)
 from prompt_tuning.data.tables import TableTask
 
+STRANGERS = Path(__file__).parent / "strangers"
 LENGTHS = {"inputs": 64, "targets": 16}
 CSV = 'text,stars\n"Fine, really",1\nAwful,0\n'
 
@@ -40,9 +51,22 @@ def texts(split="train"):
     ]
 
 
+def register_and_load(made):
+    """What `train` does before it loads a model."""
+    tables.register(made)
+    for split in ("train", "validation"):
+        texts(split)
+
+
+def stranger(file, target, **settings):
+    """A table of one file, the same for both splits."""
+    path = str(STRANGERS / file)
+    return TableTask("mine", path, path, target, vocabulary="byt5", **settings)
+
+
 def test_csv_with_label_words(table):
-    found = tables.register(table(CSV, label_words={"0": "bad", "1": "good"}))
-    assert found == tables.Registered("mine", ("bad", "good"), {"train": 2, "validation": 2})
+    made = table(CSV, label_words={"0": "bad", "1": "good"})
+    assert tables.register(made) == dataclasses.replace(made, input_columns=("text",))
     assert texts() == [("text: Fine, really", "good"), ("text: Awful", "bad")]
     assert tasks.labels("mine") == ("bad", "good")
     (examples,) = evaluation.eval_set("mine", "validation", LENGTHS)
@@ -50,15 +74,18 @@ def test_csv_with_label_words(table):
 
 
 def test_label_words_may_have_numbers_for_keys(table):
-    assert tables.register(table(CSV, label_words={0: "no", 1: "yes"})).labels == ("no", "yes")
+    tables.register(table(CSV, label_words={0: "no", 1: "yes"}))
+    assert tasks.labels("mine") == ("no", "yes")
+    assert texts() == [("text: Fine, really", "yes"), ("text: Awful", "no")]
 
 
 def test_values_are_the_labels_without_words(table):
-    assert tables.register(table(CSV)).labels == ("0", "1")
+    assert tables.register(table(CSV)).label_words == {"0": "0", "1": "1"}
+    assert tasks.labels("mine") == ("0", "1")
     assert texts() == [("text: Fine, really", "1"), ("text: Awful", "0")]
 
 
-def test_tsv_takes_quotes_as_they_are(table):
+def test_tsv_with_quotes_that_are_text(table):
     tables.register(table('text\tstars\nSay "hi", Bob\t1\n', ending=".tsv"))
     assert texts() == [('text: Say "hi", Bob', "1")]
 
@@ -73,8 +100,8 @@ JSONL = "\n".join(
 
 
 def test_jsonl_columns_are_sorted(table):
-    found = tables.register(table(JSONL, ending=".jsonl"))
-    assert found.labels == ("False", "True")
+    tables.register(table(JSONL, ending=".jsonl"))
+    assert tasks.labels("mine") == ("False", "True")
     assert texts()[0] == ("hypothesis: H. id: 3 premise: P é.", "True")
 
 
@@ -91,8 +118,8 @@ def test_template(table):
 
 def test_free_text_is_measured_as_squad(table):
     train = "question,answer\nWho?,Ann Lee\nWhere?,Rome\n"
-    found = tables.register(table(train, target_column="answer", free_text=True))
-    assert found.labels is None
+    tables.register(table(train, target_column="answer", free_text=True))
+    assert tasks.labels("mine") is None
     assert tasks.info("mine").metrics == ("em", "f1")
     (examples,) = evaluation.eval_set("mine", "validation", LENGTHS)
     found = evaluation.measure(examples, ["the Lee", "rome"]).metrics
@@ -116,76 +143,192 @@ def test_byte_order_mark_and_blank_lines(table):
     assert texts() == [("text: A", "1"), ("text: B", "0")]
 
 
+@pytest.mark.parametrize("name", ["train", "later"])
+def test_a_null_is_empty_text_wherever_it_is(name, capsys):
+    """In row 1, or in row 8: the columns are those of all rows, and all are written."""
+    tables.register(stranger(f"06-jsonl-first-row-null/{name}.jsonl", "label"))
+    empty, full = (0, 7) if name == "train" else (7, 0)
+    assert tables.find("mine").input_columns == ("context", "question")
+    assert texts()[empty][0] == f"context:  question: is it number {empty}"
+    n = full + full % 2
+    assert texts()[full][0] == f"context: it is number {n} question: is it number {full}"
+    assert "'context' is empty in 1 of 20 rows" in capsys.readouterr().out
+
+
+def test_a_key_that_only_some_rows_have(table):
+    train = '{"a": "1", "stars": 1}\n{"b": "2", "stars": 0}\n'
+    tables.register(table(train, ending=".jsonl"))
+    assert texts() == [("a: 1 b: ", "1"), ("a:  b: 2", "0")]
+
+
+def test_an_index_is_not_read(capsys):
+    """pandas writes the number of a row into a first column without a name."""
+    tables.register(stranger("03-unnamed-index-column/train.csv", "label"))
+    assert texts()[1] == ("text: message 1 is fine", "1")
+    texts("validation")
+    printed = capsys.readouterr().out
+    assert printed.count("not read: 'Unnamed: 0'; name it in input_columns") == 1
+
+
+def test_an_index_is_read_if_it_is_named(capsys):
+    columns = ("Unnamed: 0", "text")
+    tables.register(stranger("03-unnamed-index-column/train.csv", "label", input_columns=columns))
+    assert texts()[1] == ("Unnamed: 0: 1 text: message 1 is fine", "1")
+    assert capsys.readouterr().out == ""
+
+
+def test_an_index_of_hugging_face_datasets(table):
+    row = '{"text": "A", "stars": 1, "__index_level_0__": 7}'
+    tables.register(table(row, ending=".jsonl"))
+    assert texts() == [("text: A", "1")]
+
+
+def test_columns_without_a_name_and_what_they_hold(capsys):
+    tables.register(stranger("02-spam-csv/spam.utf-8.csv", "v1"))
+    assert texts()[0] == ("v2: see you at the café at 0", "ham")
+    assert tasks.labels("mine") == ("ham", "spam")
+    assert "not read: 'Unnamed: 2', 'Unnamed: 3';" in capsys.readouterr().out
+
+
+def test_columns_that_the_training_file_lacks_are_said(table, capsys):
+    tables.register(table(CSV, validation="text,more,stars\nA,x,1\n"))
+    assert texts("validation") == [("text: A", "1")]
+    assert "validation.csv': not read: 'more'" in capsys.readouterr().out
+
+
+def test_columns_that_another_split_lacks_are_refused(table):
+    made = table("text,more,stars\nA,x,1\n", validation="text,stars\nA,1\n")
+    with pytest.raises(ValueError, match=r"validation.csv' has no column 'more'; its columns are"):
+        register_and_load(made)
+
+
+def test_a_split_is_read_when_it_is_loaded(table, tmp_path):
+    """A table whose columns and labels are known needs no training file."""
+    made = table(CSV, input_columns=("text",), label_words={"0": "bad", "1": "good"})
+    (tmp_path / "train.csv").unlink()
+    tables.register(made)
+    assert texts("validation") == [("text: Fine, really", "good"), ("text: Awful", "bad")]
+    with pytest.raises(ValueError, match=r"train.csv' cannot be read: No such file"):
+        texts("train")
+
+
+def test_what_the_training_file_decided_is_kept(table, tmp_path):
+    made = table(JSONL, validation=JSONL.splitlines()[1], ending=".jsonl")
+    tables.register(made)
+    tables.keep("mine", str(tmp_path))
+    (tmp_path / "train.jsonl").unlink()
+    with pytest.raises(ValueError, match=r"train.jsonl' cannot be read"):
+        tables.register(made)
+    tables.register(tables.recall(made, str(tmp_path)))
+    assert tasks.labels("mine") == ("False", "True")
+    assert texts("validation") == [("hypothesis: I. id: 4 premise: Q.", "False")]
+
+
+def test_what_the_table_says_itself_is_not_recalled(table, tmp_path):
+    tables.register(table(CSV))
+    tables.keep("mine", str(tmp_path))
+    words = {"0": "bad", "1": "good"}
+    named = table(CSV, input_columns=("body",), label_words=words)
+    assert tables.recall(named, str(tmp_path)) == named
+    template = table(CSV, template="{text}", label_words=words)
+    assert tables.recall(template, str(tmp_path)) == template
+    free_text = table(CSV, free_text=True)
+    assert tables.recall(free_text, str(tmp_path)).label_words is None
+    other = table(CSV, target_column="text")
+    assert tables.recall(other, str(tmp_path)) == other
+    assert tables.recall(other, str(tmp_path / "nowhere")) == other
+
+
+def test_what_is_kept_may_be_damaged(table, tmp_path):
+    (tmp_path / "task.json").write_text("{")
+    with pytest.raises(ValueError, match=r"task.json', which says .* is damaged: .* Remove it"):
+        tables.recall(table(CSV), str(tmp_path))
+
+
+def test_only_tables_are_found_and_kept(tmp_path):
+    assert tables.find("generated_sentiment") is None
+    tables.keep("generated_sentiment", str(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_first_example_is_shown_as_the_model_has_it(table):
+    tables.register(table(CSV))
+    examples = batches.load("mine", "train", LENGTHS, keep_raw=False)
+    assert describe.first_example(examples).splitlines() == [
+        "first example of mine train",
+        "  inputs   text: Fine, really",
+        "  targets  1",
+    ]
+
+
 @pytest.mark.parametrize(
     "train, settings, message",
     [
         ("", {}, r"The table '.*train.csv' is empty; it needs at least one row"),
         ("text,stars\n", {}, r"train.csv' is empty"),
-        (CSV, {"target_column": "star"}, r"Line 2 of .* has no column 'star'; .* text, stars"),
+        (CSV, {"target_column": "star"}, r"train.csv' has no column 'star'; .* are text, stars"),
         (CSV, {"input_columns": ("body",)}, r"has no column 'body'; its columns are text, stars"),
         (CSV, {"template": "{body}"}, r"has no column 'body'"),
         (CSV, {"template": "{text"}, r"The template '{text' is malformed"),
-        (CSV, {"template": "{text!r}"}, r"between braces stands a column's name and nothing else"),
-        (CSV, {"label_words": {"1": "good"}}, r"Line 3 of .*'0' of 'stars' is none of '1'; add it"),
-        ("text,stars\nA,1,2\n", {}, r"Line 2 of .* has 3 values for the 2 columns text, stars"),
-        ("text,text\nA,1\n", {}, r"has a column name twice: text, text"),
-        ('text,stars\n"A,1\n', {}, r"Line 2 of .*train.csv' is malformed"),
+        (CSV, {"template": "{text!r}"}, r"braces there is the name of a column and nothing else"),
+        (CSV, {"template": "text"}, r"template 'text' names no column"),
+        (CSV, {"label_words": {"1": "good"}}, r"Line 3 of .*'0' of 'stars' is none of '1', which"),
+        ("text,stars\nA,1,2\n", {}, r"Line 2 of .* has 3 cells for the 2 columns text, stars"),
         ("text,stars\nA,\n", {}, r"Line 2 of .*'stars' is empty"),
         ("stars\n1\n", {}, r"has no column but the target 'stars'"),
         (CSV, {"name": "generated_sentiment"}, r"name 'generated_sentiment' belongs to another"),
-        (CSV, {"name": "my task"}, r"letters, digits and '_-.'; 'my task' came"),
+        (CSV, {"name": "my task"}, r"letters, digits and '_-.'; got 'my task'"),
         (CSV, {"vocabulary": "gpt"}, r"Unknown vocabulary 'gpt'"),
         (CSV, {"free_text": True, "label_words": {"1": "a"}}, r"both free_text and label_words"),
-        (CSV, {"train_file": "/no/such.csv"}, r"no file '/no/such.csv'"),
+        (CSV, {"train_file": "/no/such.csv"}, r"file '/no/such.csv' cannot be read: No such file"),
+        (CSV, {"train_file": "/no/such.xlsx"}, r"A table is a .jsonl, .csv or .tsv file; got"),
     ],
 )
 def test_what_is_wrong_is_said(table, train, settings, message):
     with pytest.raises(ValueError, match=message):
-        tables.register(table(train, validation=CSV, **settings))
+        register_and_load(table(train, validation=CSV, **settings))
 
 
 @pytest.mark.parametrize(
     "train, message",
     [
         ('{"text": "A", "stars": 1}\n{"text": \n', r"Line 2 of '.*train.jsonl' is not JSON"),
-        ('["A", 1]\n', r"Line 1 of .* must be an object like .*; \[\"A\", 1\] came"),
         (
-            '{"text": ["A"], "stars": 1}\n',
-            r"Line 1 .*'text' must hold a text or a number, not a li",
+            '{"text": "A", "stars": 1}\n{"text": ["A"], "stars": 1}\n',
+            r"Line 2 .*'text' must hold text or a number; got a list",
         ),
-        ('{"text": null, "body": "A", "stars": 1}\n{"stars": 1}\n', r"Line 2 .*no column 'body'"),
-        ('{"text": "A", "stars": null}\n', r"Line 1 of .* has no column 'stars'"),
+        ('{"text": "A", "stars": 1}\n{"text": "B"}\n', r"Line 2 of .*: 'stars' is empty"),
+        ('{"text": "A", "stars": null}\n', r"Line 1 of .*: 'stars' is empty"),
     ],
 )
 def test_what_is_wrong_in_jsonl_is_said(table, train, message):
     with pytest.raises(ValueError, match=message):
-        tables.register(table(train, ending=".jsonl"))
+        register_and_load(table(train, ending=".jsonl"))
+
+
+def test_lists_and_objects_that_are_not_read_do_not_matter(table):
+    row = '{"text": "A", "meta": {"tags": []}, "stars": 1}'
+    tables.register(table(row, ending=".jsonl", input_columns=("text",)))
+    assert texts() == [("text: A", "1")]
+
+
+def test_a_file_without_a_header(table):
+    made = stranger("26-tsv-quotes/noheader.csv", "label")
+    with pytest.raises(ValueError, match=r"no column 'label'; its columns are one nice thing, 1"):
+        tables.register(made)
 
 
 def test_a_dev_label_the_train_file_lacks(table):
     with pytest.raises(
-        ValueError, match=r"Line 2 of .*validation.csv'.*the train file has no such"
+        ValueError, match=r"Line 2 of .*validation.csv'.*'5' .* is none of '0', '1'"
     ):
-        tables.register(table(CSV, validation="text,stars\nA,5\n"))
+        register_and_load(table(CSV, validation="text,stars\nA,5\n"))
 
 
 def test_many_labels_are_surely_free_text(table):
     rows = "".join(f"A,answer {number}\n" for number in range(30))
     with pytest.raises(ValueError, match=r"30 different values in 30 rows.*set free_text = True"):
         tables.register(table(f"text,stars\n{rows}"))
-
-
-def test_other_endings_are_refused(table):
-    with pytest.raises(ValueError, match=r"A table is a .jsonl, .csv or .tsv file; '.*train.xlsx'"):
-        tables.register(table(CSV, ending=".xlsx"))
-
-
-def test_other_encodings_are_refused(table):
-    made = table(CSV)
-    with open(made.train_file, "wb") as file:
-        file.write("text,stars\ncafé,1\n".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"train.csv' is not UTF-8 text"):
-        tables.register(made)
 
 
 def test_a_missing_vocabulary_is_one_clear_sentence(table):

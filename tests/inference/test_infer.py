@@ -2,10 +2,13 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from prompt_tuning.data import registry
+from prompt_tuning.data.tables import TableTask
 from prompt_tuning.inference import evaluate, infer, loading
 from prompt_tuning.model import decoding
 
@@ -15,6 +18,7 @@ TEXTS = [
     f"the old {thing} was really {word} ." for thing in ("film", "book") for word in "abcdefghi"
 ]
 # 18 inputs in batches of 16, so that the programs of the evaluations serve here too.
+STRANGERS = Path(__file__).parents[1] / "data" / "strangers"
 
 
 @pytest.fixture
@@ -32,9 +36,24 @@ def lines_of(path):
         return [json.loads(line) for line in file]
 
 
+@pytest.fixture
+def of_table(run, tmp_path):
+    """The same prompt for a task that is a table: of_table('text,stars\\n...', **settings)."""
+
+    def make(train, **settings):
+        path = tmp_path / "train.csv"
+        path.write_text(train, encoding="utf-8")
+        settings = {"target_column": "stars", "vocabulary": "byt5", **settings}
+        table = TableTask("mine", str(path), str(path), **settings)
+        return dataclasses.replace(run, task="mine", local_tasks=(table,))
+
+    yield make
+    registry.remove("mine")
+
+
 def test_a_text_a_line(run, tmp_path, capsys):
-    """Empty lines are no inputs; the order is kept; scores are those of the model."""
-    source = write(tmp_path / "in.txt", [*TEXTS[:3], "", "  ", *TEXTS[3:]])
+    """The order is kept; scores are those of the model."""
+    source = write(tmp_path / "in.txt", TEXTS)
     inferred = infer.infer_run(run, source)
     assert inferred == infer.Inferred(str(tmp_path / "out/predictions.jsonl"), 18, 0)
     lines = lines_of(inferred.path)
@@ -69,6 +88,114 @@ def test_label_scores_are_log_probabilities_of_the_labels(run, tmp_path):
         assert scores == {name: pytest.approx(alone[name][i], abs=1e-4) for name in alone}
         assert max(scores, key=scores.get) == max(alone, key=lambda name: alone[name][i])
         assert max(scores.values()) < 0
+
+
+def test_a_blank_line_is_an_input_too(run, tmp_path, capsys):
+    """So that line 5 of the output belongs to line 5 of the input."""
+    lines = ["", *TEXTS[:3], "  ", *TEXTS[3:16]]
+    inferred = infer.infer_run(run, write(tmp_path / "in.txt", lines))
+    assert [line["input"] for line in lines_of(inferred.path)] == lines
+    assert "2 of 18 lines are blank; each is an input, too" in capsys.readouterr().out
+
+
+TABLE = "text,stars\nnice food,1\ncold food,0\n"
+
+
+@pytest.mark.parametrize("name", ["new.csv", "new.tsv"])
+def test_a_table_is_read_as_in_training(of_table, tmp_path, name):
+    """No label in the input, no header as a row; what is not read is passed on."""
+    run = of_table(TABLE)
+    inferred = infer.infer_run(run, str(STRANGERS / "09-infer-own-table" / name))
+    (line,) = lines_of(inferred.path)
+    text = "nice food, friendly people 3" if name == "new.csv" else "nice food"
+    assert (line["input"], line["text"], line["stars"]) == (f"text: {text}", text, "1")
+    assert list(line["label_scores"]) == ["0", "1"]
+
+
+def test_the_inputs_of_a_table_are_those_of_its_task(of_table, tmp_path):
+    """Several columns in their order or a template; with rows that have no label."""
+    train = 'b,a,stars\nx,"1, 2",1\ny,,0\n'
+    for settings, expected in (
+        ({}, ["a: 1, 2 b: x", "a:  b: y"]),
+        ({"input_columns": ("b",)}, ["b: x", "b: y"]),
+        ({"template": "{b} of {a}?"}, ["x of 1, 2?", "y of ?"]),
+    ):
+        run = of_table(train, **settings)
+        of_file = lines_of(infer.infer_run(run, str(tmp_path / "train.csv")).path)
+        of_task = lines_of(infer.infer_run(run).path)
+        assert [line["input"] for line in of_file] == expected
+        assert [line["input"] for line in of_task] == expected
+        assert [line["score"] for line in of_file] == [line["score"] for line in of_task]
+        records = [{"b": "x", "a": "1, 2", "id": 7}, {"b": "y", "a": None}]
+        source = write(tmp_path / "new.jsonl", map(json.dumps, records))
+        lines = lines_of(infer.infer_run(run, source).path)
+        assert [line["input"] for line in lines] == expected
+        assert (lines[0]["id"], lines[1]["a"]) == (7, None)
+
+
+def test_a_table_whose_labels_are_missing(of_table):
+    run = of_table(TABLE)
+    for name in ("none", "partly", "partly_unlabelled_first"):
+        inferred = infer.infer_run(run, str(STRANGERS / "10-partly-labelled-test" / f"{name}.csv"))
+        lines = lines_of(inferred.path)
+        assert [line["input"] for line in lines] == [f"text: nice food {i}" for i in range(10)]
+
+
+def test_texts_that_are_written_out_already(of_table, tmp_path):
+    """As `train` shows its first example; BOMs and Windows' line ends are no part of them."""
+    run = of_table(TABLE)
+    for name in ("new.jsonl", "new.txt"):
+        lines = lines_of(infer.infer_run(run, str(STRANGERS / "08-infer-bom" / name)).path)
+        assert [line["input"] for line in lines] == ["text: nice food", "text: cold food"]
+
+
+def test_predictions_of_a_table_can_be_fed_back(of_table, tmp_path):
+    run = of_table(TABLE)
+    first = lines_of(infer.infer_run(run, str(tmp_path / "train.csv")).path)
+    source = write(tmp_path / "again.jsonl", map(json.dumps, first))
+    assert lines_of(infer.infer_run(run, source).path) == first
+
+
+def test_columns_of_a_csv_that_is_no_table(run, tmp_path):
+    records = [f'{i},"{text}"' for i, text in enumerate(TEXTS)]
+    lines = lines_of(infer.infer_run(run, write(tmp_path / "in.csv", ["id,text", *records])).path)
+    assert [(line["id"], line["input"]) for line in lines] == [
+        (str(i), text) for i, text in enumerate(TEXTS)
+    ]
+
+
+def test_an_earlier_output_is_replaced_by_a_whole_one(run, tmp_path, monkeypatch):
+    source = write(tmp_path / "in.txt", TEXTS)
+    path = Path(infer.infer_run(run, source).path)
+    before = path.read_bytes()
+
+    def breaks_off(*_):
+        yield {"input": "a"}
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(infer, "_records", breaks_off)
+        with pytest.raises(KeyboardInterrupt):
+            infer.infer_run(run, source)
+    assert path.read_bytes() == before
+    write(tmp_path / "in.txt", TEXTS[:16])
+    assert infer.infer_run(run, source).examples == 16
+    assert len(lines_of(path)) == 16
+    assert [entry.name for entry in path.parent.iterdir()] == ["predictions.jsonl"]
+
+
+def test_an_output_that_cannot_be_written_is_refused_first(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        loading, "load_parameters", lambda *_, **__: pytest.fail("the model was loaded")
+    )
+    source = write(tmp_path / "in.jsonl", ['{"input": "a"}'])
+    (tmp_path / "link.jsonl").symlink_to(source)
+    for output in (source, str(tmp_path / "link.jsonl")):
+        with pytest.raises(ValueError, match="jsonl' is the input file; choose another --output"):
+            infer.infer_run(run, source, output)
+    with pytest.raises(ValueError, match="is a folder; a file to write was expected"):
+        infer.infer_run(run, source, str(tmp_path))
+    assert Path(source).read_text() == '{"input": "a"}\n'
 
 
 def test_json_lines_keep_their_other_fields(run, tmp_path):
@@ -145,15 +272,21 @@ def test_without_a_file_the_split_of_the_task_is_predicted(run):
 
 
 BAD_FILES = {
-    "empty.txt": ("", r"empty\.txt is empty; a text a line was expected"),
-    "blank.txt": ("\n  \n", r"blank\.txt is empty"),
-    "broken.jsonl": ('{"input": "a"}\n\n{"input": ', r"broken\.jsonl, line 3, is not JSON"),
+    "empty.txt": ("", r"empty\.txt' is empty; a text a line was expected"),
+    "blank.txt": ("\n  \n", r"blank\.txt' is empty"),
+    "latin.txt": (b"caf\xe9", r"Line 1 of .*latin\.txt' is not UTF-8 text"),
+    "broken.jsonl": ('{"input": "a"}\n\n{"input": ', r"Line 3 of .*broken\.jsonl' is not JSON"),
     "no_input.jsonl": (
         '{"input": "a"}\n{"premise": "b"}',
-        r"line 2: an object with a text named 'input' was expected; got '{\"premise\": \"b\"}'",
+        r"Line 2 of .*: a text named 'input' was expected; got {\"premise\": \"b\"}",
     ),
-    "number.jsonl": ('{"input": 3}', "line 1: an object with a text named 'input'"),
-    "list.jsonl": ('["a"]', "line 1: an object with a text named 'input'"),
+    "number.jsonl": ('{"input": 3}', "Line 1 of .*: a text named 'input' was expected"),
+    "list.jsonl": ('["a"]', "Line 1 of .* must be an object"),
+    "half.jsonl": ('{"input": "a"}\n{"input": "\\ud83d"}', r"Line 2 of .* half a character"),
+    "other.csv": (
+        "premise,label\na,1\n",
+        "needs a column named 'input', 'inputs' or 'text'; its columns are premise, label",
+    ),
 }
 
 
@@ -164,19 +297,28 @@ def test_a_bad_input_file_is_one_sentence(run, tmp_path, name, monkeypatch):
         loading, "load_parameters", lambda *_, **__: pytest.fail("the model was loaded")
     )
     content, message = BAD_FILES[name]
-    (tmp_path / name).write_text(content)
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match=message):
         infer.infer_run(run, str(tmp_path / name))
 
 
-def test_a_file_that_is_missing_or_no_text_is_one_sentence(tmp_path):
-    with pytest.raises(ValueError, match="missing.txt cannot be read: .*No such file"):
+BAD_TABLES = {
+    "other.csv": ("body\nA\n", "needs the columns of the table 'mine', a, b, or a column named"),
+    "text.csv": ("text\nA\n", "its columns are text"),  # perhaps one of the table's, renamed
+    "some.csv": ("a\nA\n", "some.csv' lacks the columns b of the table 'mine'; its columns are a"),
+    "row.jsonl": ('{"a": "A", "b": "B"}\n{"input": "C"}\n', "Line 2 of .* none of the columns a"),
+    "list.jsonl": ('{"a": "A", "b": ["B"]}\n', "Line 1 of .* column 'b' must hold text"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TABLES)
+def test_a_file_that_is_not_the_table_is_one_sentence(of_table, tmp_path, name):
+    content, message = BAD_TABLES[name]
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        infer.infer_run(of_table("a,b,stars\nx,y,1\n"), str(tmp_path / name))
+
+
+def test_a_missing_file_is_one_sentence(tmp_path):
+    with pytest.raises(ValueError, match="missing.txt' cannot be read: No such file"):
         infer.read_inputs(str(tmp_path / "missing.txt"))
-    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
-    with pytest.raises(ValueError, match="latin.txt cannot be read: .*utf-8"):
-        infer.read_inputs(str(tmp_path / "latin.txt"))
-
-
-def test_lines_keep_their_spaces_and_lose_their_ends(tmp_path):
-    (tmp_path / "in.txt").write_bytes(b" a b \r\nc")
-    assert [item.text for item in infer.read_inputs(str(tmp_path / "in.txt"))] == [" a b ", "c"]
