@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("eval", help="measure a prompt on a task's dev split")
     evaluate.set_defaults(command=_eval)
     infer = commands.add_parser("infer", help="predict for new text, or for a split of the task")
-    infer.add_argument("--input", metavar="FILE", help="a text a line, or .jsonl; else the split")
+    infer.add_argument("--input", metavar="FILE", help="a text a line, .jsonl, .csv or .tsv")
     infer.add_argument("--output", metavar="FILE", help="JSON lines; else in INFER_OUTPUT_DIR")
     infer.set_defaults(command=_infer)
     for command in (train, evaluate, infer):

@@ -77,9 +77,9 @@ def test_eval_and_infer_from_the_runs_own_configuration(trained, tmp_path, capsy
     output = tmp_path / "out.jsonl"
     assert main(["infer", config, f"--input={tmp_path}/in.txt", f"--output={output}"]) == 0
     lines = [json.loads(line) for line in output.read_text().splitlines()]
-    assert [line["input"][:7] for line in lines] == ["the old", "the new"]
+    assert [line["input"][:7] for line in lines] == ["the old", "", "the new"]
     assert set(lines[0]["label_scores"]) == {"awful", "great"}
-    assert "2 predictions" in capsys.readouterr().out
+    assert "3 predictions" in capsys.readouterr().out
 
 
 def test_prompt_show_with_and_without_a_model(trained, checkpoint, tmp_path, capsys):
