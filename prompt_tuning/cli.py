@@ -227,7 +227,7 @@ def _infer(options) -> None:
 
 
 def _tasks(options) -> None:
-    from prompt_tuning.data import describe, tasks, vocabularies
+    from prompt_tuning.data import describe, tasks
     from prompt_tuning.pocket import register
 
     register.register_tasks()
@@ -236,12 +236,11 @@ def _tasks(options) -> None:
     if options.name is None:
         print("\n".join(tasks.task_names()))
         return
-    if options.data_dir:
-        tasks.set_data_dir(options.data_dir)
-    vocabulary = tasks.get(options.name).output_features["inputs"].vocabulary
-    vocabularies.use_file(vocabulary, options.vocabulary_file)
+    task = tasks.get(
+        options.name, data_dir=options.data_dir, vocabulary_file=options.vocabulary_file
+    )
     lengths = {"inputs": options.inputs, "targets": options.targets}
-    print(describe.describe(options.name, lengths, options.split, options.examples))
+    print(describe.describe(task, lengths, options.split, options.examples))
 
 
 def _prepare(options) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from prompt_tuning import api, trees
 from prompt_tuning.data import batches, evaluation
-from prompt_tuning.inference import evaluate
+from prompt_tuning.inference import evaluate, loading
 from prompt_tuning.inference.evaluate import Evaluated, evaluate_run
 from prompt_tuning.inference.frozen import FrozenT5
 from prompt_tuning.model.transformer import EMBEDDING_PATH
@@ -83,7 +83,7 @@ def _say(title: str, *lines: str) -> None:
 
 def _scores(run: Run, frozen: Evaluated, prompted: Evaluated) -> list[str]:
     """The table: what always the same answer scores, the frozen model, and the prompt."""
-    sets = evaluate.load_eval_sets(run)
+    sets = evaluate.load_eval_sets(run, loading.prepare_task(run))
     floors = [evaluation.majority_floor(examples).metrics for examples in sets]
     floor = {name: value for metrics in floors for name, value in metrics.items()}
     rows = [f"{'':28}{'majority':>10}{'frozen':>10}{'prompt':>10}"]

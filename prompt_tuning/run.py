@@ -72,8 +72,8 @@ class Run:
       num_decodes: predictions that `infer` writes for one input.
       eval_output_dir, infer_output_dir: where `eval` and `infer` write
         [EVAL_OUTPUT_DIR], [INFER_OUTPUT_DIR]; None is inside the model_dir.
-      local_tasks: tasks that the configuration itself describes, such as a `TableTask`;
-        each has a method `register`.
+      local_tasks: tasks that the configuration itself describes, such as a `TableTask`, see
+        `tasks.get`.
       config_text: the resolved configuration, kept beside what the run writes.
 
     Raises:

@@ -3,7 +3,7 @@
 import pytest
 
 from prompt_tuning import config
-from prompt_tuning.data import prepare, tasks, vocabularies
+from prompt_tuning.data import prepare
 from prompt_tuning.inference import evaluate, loading
 from prompt_tuning.inference.frozen import parameter_shapes
 from prompt_tuning.prompts import files
@@ -18,17 +18,7 @@ def test_the_run_resolves(name):
     assert parameter_shapes(run.model)["token_embedder/embedding"] == (32_128, 768)
 
 
-@pytest.fixture
-def own_folders():
-    """The data folder and the vocabulary file are the process's; puts back what was there."""
-    vocabulary = vocabularies.FAMILIES["t5"].vocabulary
-    before = vocabulary.sentence_pieces.file
-    yield
-    tasks.set_data_dir(None)
-    vocabulary.use_file(before)
-
-
-def test_only_the_checkpoint_is_missing(real_data, own_folders, tmp_path):
+def test_only_the_checkpoint_is_missing(real_data, tmp_path):
     """Data, vocabulary, lengths and prompt are in place; reading the model is what fails."""
     prepare.prepare(real_data / "data", tmp_path / "data", ["rte"])
     settings = {
@@ -41,8 +31,7 @@ def test_only_the_checkpoint_is_missing(real_data, own_folders, tmp_path):
     run = config.load(
         ["configs/released/rte.gin"], [f"{name}={value!r}" for name, value in settings.items()]
     )
-    loading.prepare_task(run)
-    (examples,) = evaluate.load_eval_sets(run)
+    (examples,) = evaluate.load_eval_sets(run, loading.prepare_task(run))
     assert (len(examples), examples.cut["inputs"]) == (277, 0)
     with pytest.raises(ValueError, match=r"There is no checkpoint '.*base'"):
         evaluate.evaluate_run(run)

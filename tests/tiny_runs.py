@@ -142,7 +142,7 @@ def quick(compiled_programs: Path) -> Iterator[None]:
     make_train_step.cache_clear()  # what it compiled before was compiled otherwise
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(batches, "load", _load_once)
+            patch.setattr(batches, "load_examples", _load_once)
             patch.setattr(loading, "load_parameters", _parameters_once)
             yield
     finally:
@@ -152,16 +152,16 @@ def quick(compiled_programs: Path) -> Iterator[None]:
         make_train_step.cache_clear()
 
 
-_load = batches.load
+_load = batches.load_examples
 
 
-def _load_once(name, split, lengths, *, limit=None, keep_raw=True):
-    return _load_cached(name, split, tuple(lengths.items()), limit, keep_raw)
+def _load_once(task, split, lengths, *, limit=None, keep_raw=True):
+    return _load_cached(task, split, tuple(lengths.items()), limit, keep_raw)
 
 
 @functools.cache
-def _load_cached(name, split, lengths, limit, keep_raw):
-    return _load(name, split, dict(lengths), limit=limit, keep_raw=keep_raw)
+def _load_cached(task, split, lengths, limit, keep_raw):
+    return _load(task, split, dict(lengths), limit=limit, keep_raw=keep_raw)
 
 
 _draw_once = functools.cache(load_parameters)

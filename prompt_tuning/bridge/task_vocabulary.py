@@ -1,8 +1,10 @@
 """Our seqio tasks for T5X, which wants a vocabulary before it has read a task."""
 
+import os
 from typing import Any
 
-from prompt_tuning.data import tasks, vocabularies
+from prompt_tuning.data import tasks
+from prompt_tuning.data.tensorflow_import import seqio
 
 
 def vocabulary(
@@ -14,6 +16,9 @@ def vocabulary(
     vocabulary_file: str | None = None,
 ) -> Any:
     """Makes a task ready for T5X and returns the vocabulary of one of its features.
+
+    T5X finds tasks in seqio's registry and its data folder in seqio's settings, so both are set
+    for the whole process.
 
     Args:
       task: a seqio task or mixture [MIXTURE_OR_TASK_NAME].
@@ -27,11 +32,12 @@ def vocabulary(
     """
     if module is not None:
         tasks.import_task_module(module)
-    if data_dir is not None:
-        tasks.set_data_dir(data_dir)
-    found = tasks.get(task)
-    for member in getattr(found, "tasks", [found]):  # those of a mixture
+    checked = tasks.get(task, data_dir=data_dir, vocabulary_file=vocabulary_file)
+    for member in checked.members:
         tasks.require_data(member)
-    chosen = found.output_features[feature].vocabulary
-    vocabularies.use_file(chosen, vocabulary_file)
+    if data_dir is not None:
+        seqio.set_tfds_data_dir_override(checked.members[0].data_dir)
+    chosen = tasks.registered(task).output_features[feature].vocabulary
+    if vocabulary_file is not None:
+        chosen.use_file(os.path.expanduser(vocabulary_file))
     return chosen

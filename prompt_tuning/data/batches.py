@@ -1,13 +1,13 @@
-"""Reads a task into memory and deals it out in batches.
+"""Reads a task into memory and makes batches of it.
 
-    load            the task's rows, tokenised once, nothing cut in silence
+    load_examples   the task's rows, tokenised once, nothing cut in silence
     train_batches   endless and deterministic: batch(step) depends on the seed and the step alone
     eval_batches    every row once; the last batch is filled up
 
 A batch is a dict of NumPy arrays with seqio's encoder-decoder names:
 
-    encoder_input_tokens   [B, T]   how  are  you  1    0    0       1 is the end mark, 0 padding
-    decoder_input_tokens   [B, L]   0    fine 1    0                 the targets, one place later
+    encoder_input_tokens   [B, T]   how  are  you  1    0    0       1 is EOS, 0 padding
+    decoder_input_tokens   [B, L]   0    fine 1    0                 the targets, shifted right
     decoder_target_tokens  [B, L]   fine 1    0    0
     decoder_loss_weights   [B, L]   1    1    0    0
 """
@@ -20,7 +20,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from prompt_tuning.data import orders, tasks
+from prompt_tuning.data import labels, orders, tasks
+from prompt_tuning.data.postprocessors import as_text
+from prompt_tuning.data.registry import TextMixture, TextTask
 from prompt_tuning.data.tensorflow_import import seqio
 
 Batch = dict[str, np.ndarray]
@@ -56,11 +58,11 @@ class Ragged:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Examples:
-    """The rows of one task and split, tokenised and fitted to the lengths.
+    """The rows of one task and split, tokenised and cut to the lengths.
 
     Attributes:
       task, split: where they come from.
-      lengths: the most tokens an input and a target may have, the end mark among them.
+      lengths: the most tokens an input and a target may have, EOS included.
       inputs, targets: token ids, no longer than `lengths`.
       raw: each row as the task made it (texts as bytes, 'idx', ...), for the
         metrics; empty if loaded for training.
@@ -68,7 +70,7 @@ class Examples:
       longest: tokens of the longest input and target before cutting.
     """
 
-    task: str
+    task: TextTask
     split: str
     lengths: Mapping[str, int]
     inputs: Ragged
@@ -79,6 +81,17 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    @functools.cached_property
+    def labelled(self) -> np.ndarray:
+        """Which rows have a label [N], see `labels.is_labelled`; the raw rows must be kept."""
+        found = [
+            labels.is_labelled(
+                as_text(row["targets_pretokenized"]), row.get("label"), self.task.labels
+            )
+            for row in self.raw
+        ]
+        return np.array(found, bool)
 
     def batch(self, rows: Sequence[int]) -> Batch:
         """The batch of the given rows."""
@@ -94,17 +107,22 @@ class Examples:
         }
 
     def report(self) -> str:
-        """One line on size and cuts, for the log."""
-        line = f"{self.task} {self.split}: {len(self):,} examples"
+        """One line on size, cuts and missing labels, for the log."""
+        line = f"{self.task.name} {self.split}: {len(self):,} examples"
         for name in ("inputs", "targets"):
             line += f", longest {name[:-1]} {self.longest[name]} tokens"
             if self.cut[name]:
                 line += f" ({self.cut[name]:,} cut to {self.lengths[name]})"
+        missing = int((~self.labelled).sum())
+        if missing:
+            line += (
+                f"; {missing:,} of {len(self):,} rows have no label and are left out of the metrics"
+            )
         return line
 
 
-def load(
-    name: str | seqio.Task,
+def load_examples(
+    task: TextTask,
     split: str,
     lengths: Mapping[str, int],
     *,
@@ -114,7 +132,7 @@ def load(
     """Runs a task's pipeline and keeps the outcome in memory.
 
     Args:
-      name: a task's name or the task; a mixture's tasks are loaded one by one.
+      task: as `tasks.get` returns it; the members of a mixture are loaded one by one.
       split: 'train', 'validation', ...
       lengths: {'inputs': 512, 'targets': 8}, as TASK_FEATURE_LENGTHS.
       limit: read only so many rows.
@@ -124,11 +142,10 @@ def load(
       ValueError: the lengths are no lengths; the split is missing or empty; the
         data is not prepared; a label of a classification task does not fit.
 
-    >>> examples = load('generated_sentiment', 'train', {'inputs': 48, 'targets': 8}, limit=2)
-    >>> examples.report()
+    >>> task = tasks.get('generated_sentiment')
+    >>> load_examples(task, 'train', {'inputs': 48, 'targets': 8}, limit=2).report()
     'generated_sentiment train: 2 examples, longest input 34 tokens, longest target 6 tokens'
     """
-    task = tasks.get(name) if isinstance(name, str) else name
     if _kept is None:
         return _load(task, split, lengths, limit, keep_raw)
     key = (task, split, *sorted(lengths.items()), limit, keep_raw)
@@ -142,9 +159,9 @@ _kept: dict[tuple, Examples] | None = None
 
 @contextlib.contextmanager
 def keep_loaded() -> Iterator[None]:
-    """Inside it, `load` reads the same thing only once: for many runs in one process.
+    """Inside it, `load_examples` reads the same rows only once: for many runs in one process.
 
-    The data folder and the vocabulary files must stay the same meanwhile.
+    What is in the data folders and vocabulary files must stay the same meanwhile.
     """
     global _kept
     before, _kept = _kept, {} if _kept is None else _kept
@@ -155,13 +172,13 @@ def keep_loaded() -> Iterator[None]:
 
 
 def _load(
-    task: seqio.Task | seqio.Mixture,
+    task: TextTask | TextMixture,
     split: str,
     lengths: Mapping[str, int],
     limit: int | None,
     keep_raw: bool,
 ) -> Examples:
-    if isinstance(task, seqio.Mixture):
+    if isinstance(task, TextMixture):
         raise ValueError(
             f"{task.name!r} is a mixture; load its tasks: "
             f"{', '.join(part.name for part in tasks.parts(task, split))}."
@@ -177,11 +194,11 @@ def _load(
         sizes = np.array([len(row) for row in raw[key]])
         cut[key] = int((sizes > lengths[key]).sum())
         longest[key] = int(sizes.max())
-        if key == "targets" and cut[key] and tasks.labels(task.name):
+        if key == "targets" and cut[key] and task.labels:
             _refuse_cut_label(task, split, lengths, raw[key][int(sizes.argmax())])
         fitted[key] = Ragged.from_rows([fit(row, lengths[key], task) for row in raw[key]])
     return Examples(
-        task.name, split, dict(lengths), fitted["inputs"], fitted["targets"],
+        task, split, dict(lengths), fitted["inputs"], fitted["targets"],
         tuple(raw["raw"]), cut, longest,
     )  # fmt: skip
 
@@ -202,11 +219,11 @@ def _read(rows, keep_raw: bool) -> dict[str, list]:
     return read
 
 
-def fit(tokens: np.ndarray, length: int, task: seqio.Task) -> np.ndarray:
-    """Cuts a row as seqio would: the end mark, the last token, stays if the task says so."""
+def fit(tokens: np.ndarray, length: int, task: TextTask) -> np.ndarray:
+    """Cuts a row as seqio would: EOS, the last token, stays if the task says so."""
     if len(tokens) <= length:
         return tokens
-    if seqio.preprocessors.append_eos_after_trim in task.preprocessors:
+    if seqio.preprocessors.append_eos_after_trim in task.seqio_task.preprocessors:
         return np.append(tokens[: length - 1], tokens[-1])
     return tokens[:length]
 
@@ -220,15 +237,15 @@ def _check_lengths(lengths: Mapping[str, int]) -> None:
     if wrong or set(lengths) != {"inputs", "targets"}:
         raise ValueError(
             "TASK_FEATURE_LENGTHS must be two numbers of at least 2, such as "
-            f"{{'inputs': 512, 'targets': 8}}; {dict(lengths)} came."
+            f"{{'inputs': 512, 'targets': 8}}; got {dict(lengths)}."
         )
 
 
-def _refuse_cut_label(task: seqio.Task, split: str, lengths: Mapping[str, int], label) -> None:
-    text = task.output_features["targets"].vocabulary.decode(label.tolist())
+def _refuse_cut_label(task: TextTask, split: str, lengths: Mapping[str, int], label) -> None:
+    text = task.vocabulary.decode(label.tolist())
     raise ValueError(
-        f"The label {text!r} of the task {task.name!r} ({split}) is {len(label)} tokens long, the "
-        f"end mark included, and TASK_FEATURE_LENGTHS allows {lengths['targets']} for the targets; "
+        f"The label {text!r} of the task {task.name!r} ({split}) is {len(label)} tokens long, "
+        f"EOS included, and TASK_FEATURE_LENGTHS allows {lengths['targets']} for the targets; "
         f"set TASK_FEATURE_LENGTHS = {{'inputs': {lengths['inputs']}, 'targets': {len(label)}}}."
     )
 
@@ -236,9 +253,9 @@ def _refuse_cut_label(task: seqio.Task, split: str, lengths: Mapping[str, int], 
 class TrainBatches:
     """An endless stream of training batches that can start at any step.
 
-    Every task is dealt in a new order each epoch, and an epoch's last rows share a
-    batch with the next one's first: no row is left out. In a mixture each place
-    of a batch is first given to a task, by the mixture's rates.
+    Every task is shuffled anew each epoch, and an epoch's last rows share a batch
+    with the next one's first: no row is left out. In a mixture the task of each
+    place of a batch is drawn first, by the mixture's rates.
 
     Attributes:
       examples: the training rows of each task.
@@ -255,13 +272,13 @@ class TrainBatches:
         start_step: int = 0,
     ):
         if batch_size < 1:
-            raise ValueError(f"BATCH_SIZE must be at least 1; {batch_size} came.")
+            raise ValueError(f"BATCH_SIZE must be at least 1; got {batch_size}.")
         self.examples = list(examples)
         self.rates = np.array(rates, float) / np.sum(rates)
         self.batch_size = batch_size
         self.seed = seed
         self.step = start_step
-        self._dealt = (0, np.zeros(len(self.examples), np.int64))
+        self._drawn = (0, np.zeros(len(self.examples), np.int64))
         self._order = functools.lru_cache(maxsize=2 * len(self.examples) + 2)(self._new_order)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -285,7 +302,7 @@ class TrainBatches:
 
     def tasks(self, step: int) -> list[str]:
         """The tasks that a step's batch draws from."""
-        return [self.examples[which].task for which in np.unique(self._owners(step))]
+        return [self.examples[which].task.name for which in np.unique(self._owners(step))]
 
     def _owners(self, step: int, steps: int = 1) -> np.ndarray:
         """Which task each place of the batches from `step` on belongs to."""
@@ -298,26 +315,27 @@ class TrainBatches:
 
     def _rows_before(self, step: int) -> np.ndarray:
         """How many rows of each task the batches before a step hold."""
-        at, dealt = self._dealt if self._dealt[0] <= step else (0, np.zeros_like(self._dealt[1]))
+        at, drawn = self._drawn if self._drawn[0] <= step else (0, np.zeros_like(self._drawn[1]))
         while at < step:
             steps = min(step - at, 1 + 1_000_000 // self.batch_size)
-            dealt = dealt + np.bincount(self._owners(at, steps), minlength=len(dealt))
+            drawn = drawn + np.bincount(self._owners(at, steps), minlength=len(drawn))
             at += steps
-        self._dealt = (step, dealt)
-        return dealt
+        self._drawn = (step, drawn)
+        return drawn
 
     def _row(self, which: int, place: int) -> int:
         epoch, place = divmod(int(place), len(self.examples[which]))
         return int(self._order(which, epoch)[place])
 
     def _new_order(self, which: int, epoch: int) -> np.ndarray:
+        examples = self.examples[which]
         # A task of a mixture is told apart by its name, not its place in the list.
-        name = [] if len(self.examples) == 1 else [zlib.crc32(self.examples[which].task.encode())]
-        return orders.permutation([self.seed, epoch, *name], len(self.examples[which]))
+        name = [] if len(self.examples) == 1 else [zlib.crc32(examples.task.name.encode())]
+        return orders.permutation([self.seed, epoch, *name], len(examples))
 
 
 def train_batches(
-    name: str,
+    task: TextTask | TextMixture,
     split: str,
     lengths: Mapping[str, int],
     batch_size: int,
@@ -326,43 +344,39 @@ def train_batches(
     start_step: int = 0,
     limit: int | None = None,
 ) -> TrainBatches:
-    """Loads the training rows of a task or mixture and deals them out without end.
+    """Loads the training rows of a task or mixture and makes endless batches of them.
 
     Args:
-      name: a task, or a mixture; its tasks without the split or with rate 0 are left out.
-      split, lengths, limit: see `load`.
+      task: see `tasks.get`; members of a mixture without the split or with rate 0 are left out.
+      split, lengths, limit: see `load_examples`.
       batch_size: rows in a batch.
       seed: decides the order of the rows.
       start_step: the first step to come; a resumed run gets the batches it would have got.
 
     Raises:
-      ValueError: see `load`.
+      ValueError: see `load_examples`.
 
-    >>> lengths = {'inputs': 48, 'targets': 8}
-    >>> stream = train_batches('generated_sentiment', 'train', lengths, 4, seed=0, limit=10)
+    >>> task, lengths = tasks.get('generated_sentiment'), {'inputs': 48, 'targets': 8}
+    >>> stream = train_batches(task, 'train', lengths, 4, seed=0, limit=10)
     >>> next(stream)['encoder_input_tokens'].shape, stream.step
     ((4, 48), 1)
     """
-    task = tasks.get(name)
-    parts = tasks.parts(task, split)
-    if isinstance(task, seqio.Mixture):
-        parts = [part for part in parts if task.get_rate(part) > 0]
-        if not parts:
-            raise ValueError(f"All tasks of {name!r} with a split {split!r} have the rate 0.")
-        rates = [task.get_rate(part) for part in parts]
-    else:
-        rates = [1.0]
-    examples = [load(part, split, lengths, limit=limit, keep_raw=False) for part in parts]
-    return TrainBatches(examples, batch_size, seed, rates, start_step)
+    rates = {part: task.rate(part) for part in tasks.parts(task, split)}
+    chosen = {part: rate for part, rate in rates.items() if rate > 0}
+    if not chosen:
+        raise ValueError(f"All tasks of {task.name!r} with a split {split!r} have the rate 0.")
+    examples = [load_examples(part, split, lengths, limit=limit, keep_raw=False) for part in chosen]
+    return TrainBatches(examples, batch_size, seed, [*chosen.values()], start_step)
 
 
 def eval_batches(examples: Examples, batch_size: int) -> Iterator[tuple[Batch, int]]:
     """Yields every row once, in order, with the number of real rows in the batch.
 
     The last batch repeats its last row up to the batch size; those rows weigh 0
-    in the loss, and their predictions are to be thrown away.
+    in the loss, and their predictions are to be dropped.
 
-    >>> examples = load('generated_sentiment', 'train', {'inputs': 48, 'targets': 8}, limit=5)
+    >>> task, lengths = tasks.get('generated_sentiment'), {'inputs': 48, 'targets': 8}
+    >>> examples = load_examples(task, 'train', lengths, limit=5)
     >>> [count for _, count in eval_batches(examples, 4)]
     [4, 1]
     """

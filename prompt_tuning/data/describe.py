@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from prompt_tuning.data import batches, tasks
 from prompt_tuning.data.postprocessors import as_text
-from prompt_tuning.data.registry import TaskInfo
+from prompt_tuning.data.registry import TaskInfo, TextMixture, TextTask
 
 SHOWN = 2_000  # characters of the first example's text
 
@@ -19,7 +19,7 @@ class Feature:
 
     Attributes:
       text: what is tokenised.
-      ids: all token ids, the end mark among them.
+      ids: all token ids, EOS included.
       kept: the text of the tokens that fit.
       cut: how many tokens do not fit.
     """
@@ -57,7 +57,7 @@ class Description:
 
 
 def describe(
-    name: str,
+    task: TextTask | TextMixture,
     lengths: Mapping[str, int],
     split: str | None = None,
     n: int = 3,
@@ -65,24 +65,25 @@ def describe(
     """Formats a task's first examples.
 
     Args:
-      name: a task or mixture; of a mixture the first task with the split.
+      task: see `tasks.get`; of a mixture the first member with the split.
       lengths: TASK_FEATURE_LENGTHS. A label that does not fit is shown here, not refused.
       split: the task's dev split if None.
       n: how many examples.
 
-    >>> shown = describe('generated_sentiment', {'inputs': 12, 'targets': 8}, 'train', n=1)
+    >>> task = tasks.get('generated_sentiment')
+    >>> shown = describe(task, {'inputs': 12, 'targets': 8}, 'train', n=1)
     >>> shown.examples[0]['inputs'].kept, shown.examples[0]['inputs'].cut
     ('the old dan', 22)
     """
-    split = split or tasks.info(name).eval_split
-    part = tasks.parts(tasks.get(name), split)[0]
+    split = split or task.info.eval_split
+    part = tasks.parts(task, split)[0]
     examples = []
     for row in tasks.rows(part, split).take(n).as_numpy_iterator():
         features = {}
         for key in ("inputs", "targets"):
             ids = row[key].tolist()
             kept = batches.fit(row[key], lengths[key], part).tolist()
-            vocabulary = part.output_features[key].vocabulary
+            vocabulary = part.seqio_task.output_features[key].vocabulary
             features[key] = Feature(
                 as_text(row[f"{key}_pretokenized"]),
                 tuple(ids),
@@ -90,21 +91,21 @@ def describe(
                 len(ids) - len(kept),
             )
         examples.append(features)
-    return Description(part.name, split, tasks.info(name), tuple(examples))
+    return Description(part.name, split, task.info, tuple(examples))
 
 
 def first_example(examples: batches.Examples) -> str:
     """The first example as the model reads and writes it: its token ids, decoded.
 
-    >>> lengths = {'inputs': 12, 'targets': 8}
-    >>> print(first_example(batches.load('generated_sentiment', 'train', lengths, limit=1)))
+    >>> task, lengths = tasks.get('generated_sentiment'), {'inputs': 12, 'targets': 8}
+    >>> print(first_example(batches.load_examples(task, 'train', lengths, limit=1)))
     first example of generated_sentiment train
       inputs   the old dan
       targets  awful
     """
-    lines = [f"first example of {examples.task} {examples.split}"]
+    lines = [f"first example of {examples.task.name} {examples.split}"]
     for key, rows in (("inputs", examples.inputs), ("targets", examples.targets)):
-        vocabulary = tasks.get(examples.task).output_features[key].vocabulary
+        vocabulary = examples.task.seqio_task.output_features[key].vocabulary
         text = vocabulary.decode(rows[0].tolist())
         lines.append(f"  {key:8} {text if len(text) <= SHOWN else text[:SHOWN] + ' ...'}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""A small sentiment task made up on the spot, for first steps and tests with no data at hand.
+"""A small generated sentiment task, for first steps and tests without data.
 
     inputs   the old film was really dull .
     targets  awful                          'generated_sentiment'

@@ -16,7 +16,7 @@ import itertools
 from collections.abc import Callable
 
 from prompt_tuning.data import metrics, postprocessors, preprocessors, registry, vocabularies
-from prompt_tuning.data.super_glue import Benchmark, logged
+from prompt_tuning.data.super_glue import Benchmark, logged, task_name
 from prompt_tuning.data.tensorflow_import import seqio
 
 TFDS_VERSIONS = {"v002": "1.0.0", "v200": "2.0.0"}
@@ -60,7 +60,13 @@ def _info(benchmark: Benchmark, member: str) -> registry.TaskInfo:
 
 
 def add_task(
-    benchmark: Benchmark, family: vocabularies.Family, prefix: str, member: str, examples: bool
+    benchmark: Benchmark,
+    family: vocabularies.Family,
+    member: str,
+    *,
+    prefix: str = "",
+    taskless: bool,
+    examples: bool,
 ) -> str:
     """Registers one task of a benchmark in GLUE's form and returns its name.
 
@@ -68,7 +74,7 @@ def add_task(
     """
     labels = LABELS[member]
     shown = "mnli" if member in ("mnli_matched", "mnli_mismatched", "ax") else member
-    shown = "" if "taskless_" in prefix else shown
+    shown = "" if taskless else shown
     if labels is None:
         convert = functools.partial(preprocessors.stsb, name=shown)
         postprocess = postprocessors.number
@@ -76,7 +82,7 @@ def add_task(
         convert = functools.partial(preprocessors.columns, name=shown, labels=labels)
         postprocess = functools.partial(postprocessors.class_number, labels=labels)
     postprocess, metric_fns = logged(member, postprocess, METRICS[member], examples)
-    name = f"{prefix}{benchmark.task.format(member)}{'_examples' if examples else ''}"
+    name = task_name(benchmark, member, prefix=prefix, taskless=taskless, examples=examples)
     registry.add(
         name,
         _info(benchmark, member),
@@ -94,11 +100,11 @@ def add_task(
 def register() -> None:
     """Registers every GLUE task; once is enough, twice does no harm."""
     variants = itertools.product(
-        vocabularies.PUBLIC_FAMILIES, GLUE.values(), ("", "taskless_"), (False, True)
+        vocabularies.PUBLIC_FAMILIES, GLUE.values(), (False, True), (False, True)
     )
     for family, benchmark, taskless, examples in variants:
-        prefix = f"{family.prefix}{taskless}"
-        names = {member: add_task(benchmark, family, prefix, member, examples) for member in LABELS}
+        kind = {"prefix": family.prefix, "taskless": taskless, "examples": examples}
+        names = {member: add_task(benchmark, family, member, **kind) for member in LABELS}
         registry.add_mixture(
             names["mnli"].replace("_mnli_", "_mnli_and_dev_"),
             _info(benchmark, "mnli_matched"),

@@ -1,8 +1,8 @@
 """The metrics of SuperGLUE and GLUE, in percent, under the names the t5 library gives them.
 
 Each takes the targets and the predictions of a whole split, as the
-postprocessors left them, and returns {name: number}. A prediction that is no
-legal label comes as -1 and is wrong.
+postprocessors left them, and returns {name: number}. A prediction that is not a
+label is -1 and wrong.
 """
 
 import collections
@@ -49,7 +49,7 @@ def f1(targets: Sequence[int], predictions: Sequence[int]) -> Metrics:
 
 
 def mean_3class_f1(targets: Sequence[int], predictions: Sequence[int]) -> Metrics:
-    """The plain mean of the F1 of classes 0, 1 and 2; a class nobody names counts 0.
+    """The plain mean of the F1 of classes 0, 1 and 2; a class that never occurs counts 0.
 
     >>> mean_3class_f1([0, 1, 2], [0, 1, -1])
     {'mean_3class_f1': 66.66666666666667}
@@ -213,6 +213,6 @@ def _show(pool: list[dict], count: int) -> str:
 def _same_number(targets: Sequence, predictions: Sequence) -> None:
     if len(targets) != len(predictions) or not len(targets):
         raise ValueError(
-            f"A metric needs as many predictions as targets, and at least one: {len(targets)} "
-            f"targets and {len(predictions)} predictions came."
+            f"A metric needs as many predictions as targets, and at least one; got {len(targets)} "
+            f"targets, {len(predictions)} predictions."
         )

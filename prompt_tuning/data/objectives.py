@@ -84,10 +84,10 @@ def span_corruption(
     mean_span_length) spans, at least one of either; stretches of text and spans alternate,
     text first, and all ways to do so are equally likely. In the input a sentinel stands
     for each span, in the target one for each stretch of text: the vocabulary's last id
-    first, then downwards. Both end with the end mark; the target has no closing sentinel.
+    first, then downwards. Both end with EOS; the target has no closing sentinel.
 
     Args:
-      dataset: blocks of 'targets', token ids without end mark, and 'index'.
+      dataset: blocks of 'targets', token ids without EOS, and 'index'.
       output_features: seqio's; they hold the vocabulary.
       noise_density, mean_span_length: see above.
       seed: together with a row's index decides its spans.
@@ -138,7 +138,7 @@ def _rounded(number: tf.Tensor) -> tf.Tensor:
 
 
 def _random_parts(totals: tf.Tensor, parts: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-    """Deals `totals` items [B] out into `parts` parts, each at least one, all ways equally likely.
+    """Splits `totals` items [B] into `parts` parts, each at least one, all ways equally likely.
 
     Returns:
       The part of each item [B, T]; where there is no item a large even number.
@@ -173,13 +173,12 @@ def prefix_lm(
 ) -> tf.data.Dataset:
     """Splits each document in two: the model reads the first part and writes what follows.
 
-    The input always ends with the end mark, as the input of every task does. The target
-    has one only if it reaches the end of the document. Where it was cut, an end mark would
-    teach the model to stop in mid-sentence, and its absence is no loss: nothing is asked
-    of the model after the last target token.
+    The input always ends with EOS, as the input of every task does. The target has EOS only
+    if it reaches the end of the document: after a cut it would teach the model to stop in
+    mid-sentence.
 
     Args:
-      dataset: blocks of 'targets', token ids without end mark, and 'index'; rows of fewer
+      dataset: blocks of 'targets', token ids without EOS, and 'index'; rows of fewer
         than two tokens are left out.
       output_features: seqio's; they hold the vocabulary.
       split_after: a piece of the vocabulary.
@@ -243,7 +242,7 @@ def _scaled(draws: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
 def spell(
     dataset: tf.data.Dataset, output_features: Mapping[str, seqio.Feature]
 ) -> tf.data.Dataset:
-    """Adds the text of what was made, for metrics and for people to read."""
+    """Adds the text of the ids, for metrics and for people to read."""
     vocabulary = output_features["targets"].vocabulary
 
     def decode(ids, ends):
@@ -267,7 +266,7 @@ def spell(
 
 
 def _padded(tokens: tf.Tensor | tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """A block of rows as a table, and how long each is; rows of one length come as a table."""
+    """A block of rows as a table, and how long each is; rows of one length are a table already."""
     if isinstance(tokens, tf.Tensor):
         return tokens, tf.repeat(tf.shape(tokens)[1:], tf.shape(tokens)[0])
     return tokens.to_tensor(), tf.cast(tokens.row_lengths(), tf.int32)
@@ -276,7 +275,7 @@ def _padded(tokens: tf.Tensor | tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:
 def _ended(
     tokens: tf.RaggedTensor, vocabulary: seqio.Vocabulary, where: tf.Tensor | None = None
 ) -> tf.RaggedTensor:
-    """Appends the end mark to each row, or to those asked for."""
+    """Appends EOS to each row, or to those asked for."""
     ends = tf.ones_like(tokens.row_lengths()) if where is None else tf.cast(where, tf.int64)
     marks = tf.fill([tf.reduce_sum(ends)], vocabulary.eos_id)
     return tf.concat([tokens, tf.RaggedTensor.from_row_lengths(marks, ends)], axis=1)

@@ -1,11 +1,15 @@
 """Turns the text a model wrote into the value a metric compares.
 
 seqio calls each function twice, on the model's text and, with `is_target=True`,
-on the target; `example` is the preprocessed row, its strings as bytes.
+on the target; `example` is the preprocessed row, its strings as bytes. Labels and
+targets are compared by the rule of `labels.normalise`.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from prompt_tuning.data.labels import normalise, number_of
 
 WSC_DETERMINERS = {
     "a", "an", "few", "her", "his", "each", "every", "many", "much", "my", "our", "some", "that",
@@ -17,29 +21,31 @@ PREDICTION_TEXT = "prediction_pretokenized"
 
 
 def as_text(value: str | bytes) -> str:
-    """Decodes bytes, the form in which TensorFlow hands over strings."""
+    """Decodes bytes, TensorFlow's form of strings."""
     return value.decode("utf-8") if isinstance(value, bytes) else value
 
 
 def class_number(text: str, *, labels: Sequence[str], default: int = -1, **unused) -> int:
     """The place of a label among the labels; -1 for any other text.
 
-    >>> class_number('True', labels=('False', 'True')), class_number('true', labels=('False',))
+    >>> class_number('True ', labels=('False', 'True')), class_number('true', labels=('False',))
     (1, -1)
     """
-    return labels.index(text) if text in labels else default
+    place = number_of(text, labels)
+    return default if place is None else place
 
 
 def number(text: str, *, default: float = -1.0, **unused) -> float:
-    """The number a text spells; -1 if it spells none.
+    """The number that a text spells; -1 if it spells none, or one that is not finite.
 
-    >>> number('3.4'), number('three')
-    (3.4, -1.0)
+    >>> number('3.4'), number('three'), number('nan')
+    (3.4, -1.0, -1.0)
     """
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
         return default
+    return value if math.isfinite(value) else default
 
 
 def multirc(
@@ -51,7 +57,7 @@ def multirc(
 
 
 def record(text: str, *, example: Mapping | None = None, is_target: bool = False) -> dict[str, Any]:
-    """The answer; for a target all right answers, and the query they belong to."""
+    """The answer; for a target all right answers, and the query that they belong to."""
     if not is_target:
         return {"value": text}
     return {
@@ -61,7 +67,7 @@ def record(text: str, *, example: Mapping | None = None, is_target: bool = False
 
 
 def wsc(text: str, *, example: Mapping, is_target: bool = False) -> int:
-    """Whether the model named the noun of the row: 1 yes, 0 no, -1 it wrote nothing.
+    """Whether the model named the noun of the row: 1 yes, 0 no, -1 no word at all.
 
     Names match when the words of one are among the words of the other, case
     and determiners aside; "Bob" and "Bob's hat" do not.
@@ -84,8 +90,10 @@ def _content_words(text: str) -> list[str]:
 
 
 def answers(text: str, *, example: Mapping | None = None, is_target: bool = False):
-    """Free text; for a target the list of all right answers."""
-    return [as_text(answer) for answer in example["answers"]] if is_target else text
+    """Free text, normalised; for a target the list of all right answers."""
+    if is_target:
+        return [normalise(as_text(answer)) for answer in example["answers"]]
+    return normalise(text)
 
 
 def with_example(

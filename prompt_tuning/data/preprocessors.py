@@ -11,9 +11,8 @@ returns a `tf.data.Dataset`, as seqio wants it.
 
 from collections.abc import Sequence
 
+from prompt_tuning.data.labels import UNLABELLED
 from prompt_tuning.data.tensorflow_import import tf
-
-UNLABELLED = "<unk>"
 
 
 def _text(name: str, pieces: Sequence) -> tf.Tensor:
@@ -90,7 +89,7 @@ def record(dataset: tf.data.Dataset, *, name: str) -> tf.data.Dataset:
     """ReCoRD: fill the @placeholder of a query; one example for each right answer.
 
     The bullet points of the passage ('@highlight' on a line of its own) become
-    sentences: a full stop is added where the line before has no end mark.
+    sentences: a full stop is added where the line before ends without punctuation.
     """
 
     def convert(row):
@@ -170,12 +169,16 @@ def _mark_pronoun(row) -> tf.Tensor:
 
 
 def stsb(dataset: tf.data.Dataset, *, name: str) -> tf.data.Dataset:
-    """STS-B: the similarity of two sentences, 0 to 5, written to the nearest 0.2."""
+    """STS-B: the similarity of two sentences, 0 to 5, written to the nearest 0.2.
+
+    TFDS writes a missing one as -1.0; it becomes '<unk>', as a missing class does.
+    """
 
     def convert(row):
+        written = tf.strings.as_string(tf.round(row["label"] * 5) / 5, precision=1)
         return {
             "inputs": _text(name, _columns(row, ("sentence1", "sentence2"))),
-            "targets": tf.strings.as_string(tf.round(row["label"] * 5) / 5, precision=1),
+            "targets": tf.where(row["label"] >= 0, written, UNLABELLED),  # NaN is not >= 0
             "idx": row["idx"],
         }
 

@@ -20,7 +20,10 @@ class SentencePieceVocabulary(seqio.SentencePieceVocabulary):
         self.sentence_pieces = self._usual = sentence_pieces
 
     def use_file(self, path: str | os.PathLike | None) -> None:
-        """Chooses the file to read; None goes back to the one that it was made with."""
+        """Chooses the file to read, for T5X, which takes registered tasks as they are.
+
+        Our own runs use `with_file`, which changes nothing. None goes back to the usual file.
+        """
         self.sentence_pieces = self._usual
         if path is not None:
             file = os.path.expanduser(os.fspath(path))
@@ -50,12 +53,16 @@ def output_features(vocabulary: seqio.Vocabulary) -> dict[str, seqio.Feature]:
     return {"inputs": dataclasses.replace(feature, required=False), "targets": feature}
 
 
-def use_file(vocabulary: seqio.Vocabulary, path: str | os.PathLike | None) -> None:
-    """Names the file that a vocabulary reads, see `vocabularies.use_file`."""
-    if isinstance(vocabulary, SentencePieceVocabulary):
-        vocabulary.use_file(path)
-    elif path is not None:
+def with_file(vocabulary: seqio.Vocabulary, path: str | os.PathLike) -> seqio.Vocabulary:
+    """Returns a vocabulary like the one given that reads another file.
+
+    Raises:
+      ValueError: the vocabulary reads no file.
+    """
+    if not isinstance(vocabulary, SentencePieceVocabulary):
         raise ValueError(
             f"VOCABULARY_FILE names {os.fspath(path)!r}, but the task's vocabulary "
-            f"({type(vocabulary).__name__}) reads no file; leave it out."
+            f"({type(vocabulary).__name__}) takes no file; leave it out."
         )
+    file = os.path.expanduser(os.fspath(path))
+    return shared(dataclasses.replace(vocabulary.sentence_pieces, file=file))

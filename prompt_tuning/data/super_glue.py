@@ -11,6 +11,7 @@ AX-b and AX-g are test sets without public labels, asked as RTE.
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 from prompt_tuning.data import metrics, postprocessors, preprocessors, registry, vocabularies
@@ -106,29 +107,49 @@ def _info(benchmark: Benchmark, member: str) -> registry.TaskInfo:
     return registry.TaskInfo(benchmark.family, member, LABELS[member], split, METRIC_NAMES[member])
 
 
+def task_name(
+    benchmark: Benchmark, member: str, *, prefix: str = "", taskless: bool, examples: bool
+) -> str:
+    """The official name of a task.
+
+    >>> task_name(SUPER_GLUE, 'cb', prefix='mt5_', taskless=True, examples=False)
+    'mt5_taskless_super_glue_cb_v102'
+    """
+    start = f"{prefix}{'taskless_' if taskless else ''}"
+    return f"{start}{benchmark.task.format(member)}{'_examples' if examples else ''}"
+
+
 def add_task(
-    benchmark: Benchmark, family: vocabularies.Family, prefix: str, member: str, examples: bool
+    benchmark: Benchmark,
+    family: vocabularies.Family,
+    member: str,
+    *,
+    prefix: str = "",
+    taskless: bool,
+    examples: bool,
 ) -> None:
     """Registers one task of a benchmark.
 
     Args:
       benchmark: SUPER_GLUE, or another in its form.
       family: the vocabulary.
-      prefix: goes before the name; with 'taskless_' in it the input does not name the task.
       member: the task's short name; 'wsc' becomes two tasks and their mixture.
+      prefix: goes before the name.
+      taskless: the input does not name the task.
       examples: log samples of what the model wrote.
     """
     _FAMILIES.add(benchmark.family)
+    kind = {"prefix": prefix, "taskless": taskless, "examples": examples}
     if member == "wsc":
-        return _add_wsc(benchmark, family, prefix, examples)
+        return _add_wsc(benchmark, family, **kind)
     postprocess, metric_fns = logged(member, _postprocessor(member), METRICS[member], examples)
     registry.add(
-        f"{prefix}{benchmark.task.format(member)}{'_examples' if examples else ''}",
+        task_name(benchmark, member, **kind),
         _info(benchmark, member),
         source=seqio.TfdsDataSource(
             benchmark.source.format(member), splits=["test"] if member in ("axb", "axg") else None
         ),
-        preprocessors=_text_preprocessors(member, "taskless_" in prefix),
+        preprocessors=_text_preprocessors(member, taskless),
         postprocess_fn=postprocess,
         metric_fns=metric_fns,
         output_features=family.output_features,
@@ -136,12 +157,18 @@ def add_task(
 
 
 def _add_wsc(
-    benchmark: Benchmark, family: vocabularies.Family, prefix: str, examples: bool
+    benchmark: Benchmark,
+    family: vocabularies.Family,
+    *,
+    prefix: str,
+    taskless: bool,
+    examples: bool,
 ) -> None:
-    """WSC trains on its true rows and is judged on all, so it is two tasks and their mixture."""
-    start, end = f"{prefix}{benchmark.task}_simple", "_examples" if examples else ""
+    """WSC trains on its true rows and is evaluated on all, so it is two tasks and their mixture."""
+    start = task_name(benchmark, "{}", prefix=prefix, taskless=taskless, examples=False) + "_simple"
+    end = "_examples" if examples else ""
     postprocess, metric_fns = logged("wsc", postprocessors.wsc, METRICS["wsc"], examples)
-    name = "" if "taskless_" in prefix else "wsc:"
+    name = "" if taskless else "wsc:"
     for part, splits in (("train", ["train"]), ("eval", ["validation", "test"])):
         is_train = part == "train"
         registry.add(
@@ -162,11 +189,12 @@ def _add_wsc(
 
 def register() -> None:
     """Registers every SuperGLUE task; once is enough, twice does no harm."""
-    for family in vocabularies.PUBLIC_FAMILIES:
-        for taskless in ("", "taskless_"):
-            for examples in (False, True):
-                for member in METRICS:
-                    add_task(SUPER_GLUE, family, f"{family.prefix}{taskless}", member, examples)
+    variants = itertools.product(
+        vocabularies.PUBLIC_FAMILIES, (False, True), (False, True), METRICS
+    )
+    for family, taskless, examples, member in variants:
+        kind = {"prefix": family.prefix, "taskless": taskless, "examples": examples}
+        add_task(SUPER_GLUE, family, member, **kind)
 
 
 def superglue_score(metrics_by_task: Mapping[str, Mapping[str, float]]) -> float:
@@ -182,8 +210,8 @@ def superglue_score(metrics_by_task: Mapping[str, Mapping[str, float]]) -> float
     79.0
 
     Raises:
-      ValueError: a task is missing, comes twice, is no SuperGLUE task or has no metrics; the
-        tasks come from several benchmarks.
+      ValueError: a task is missing, is given twice, is no SuperGLUE task or has no metrics; the
+        tasks are of several benchmarks.
     """
     means: dict[str, float] = {}
     families = {}
@@ -195,10 +223,10 @@ def superglue_score(metrics_by_task: Mapping[str, Mapping[str, float]]) -> float
         if member not in METRICS or not {*families} <= _FAMILIES:
             raise ValueError(f"{name!r} is not a SuperGLUE task; they are {', '.join(METRICS)}.")
         if member in means:
-            raise ValueError(f"The metrics of {member!r} came twice, the second time as {name!r}.")
+            raise ValueError(f"The metrics of {member!r} are given twice, once as {name!r}.")
         if member in SCORED:
             if not values:
-                raise ValueError(f"The SuperGLUE score needs the metrics of {name!r}; none came.")
+                raise ValueError(f"The SuperGLUE score needs the metrics of {name!r}; got none.")
             means[member] = sum(values.values()) / len(values)
     if len(families) > 1:
         one, other = list(families.values())[:2]

@@ -6,13 +6,14 @@
 
     table = TableTask(name='reviews', train_file='reviews.csv', validation_file='dev.csv',
                       target_column='stars', label_words={'0': 'bad', '1': 'good'})
-    register(table)                          'reviews' is now a task like any other
+    tasks.get('reviews', local=[table])      a task like any other, for this run alone
 
 What the files do not say, the training file decides: which columns are read, and which labels
 there are. `keep` writes that into MODEL_DIR and `recall` reads it, so that a trained run evaluates
 and infers without its training file. Each file is read when it is first needed.
 """
 
+import collections
 import dataclasses
 import functools
 import json
@@ -22,11 +23,12 @@ import string
 from collections.abc import Callable, Mapping, Sequence
 
 from prompt_tuning import folders
+from prompt_tuning.data import labels as label_rule
 from prompt_tuning.data import metrics, postprocessors, registry, table_files, vocabularies
+from prompt_tuning.data.labels import MANY_LABELS, UNLABELLED
 from prompt_tuning.data.table_files import UNNAMED, Row, Table
 from prompt_tuning.data.tensorflow_import import seqio, tf
 
-MANY_LABELS = 100  # A class column with more different values is surely free text.
 KEPT = "task.json"  # in MODEL_DIR
 HF_INDEX = re.compile(r"__index_level_\d+__")  # what Hugging Face datasets call pandas' index
 
@@ -40,7 +42,8 @@ class TableTask:
     Attributes:
       name: the task's name, for MIXTURE_OR_TASK_NAME.
       train_file, validation_file, test_file: the files, see `table_files.py` for what they may
-        hold. Rows of the test file may lack the target.
+        hold. Rows of the last two may lack the target, and the test file may lack its column;
+        such rows never count in a metric.
       target_column: the column the model is to write.
       input_columns: the columns it reads, written 'column: value' in this order, also where the
         value is empty. If none are named: every column that any row of the training file has,
@@ -48,7 +51,8 @@ class TableTask:
       template: the input written out instead, 'premise: {premise} hypothesis: {hypothesis}';
         {{ and }} are braces.
       label_words: the word for each value of the target column, {'0': 'no', '1': 'yes'}, in the
-        order of the classes; without it the values are the words, sorted.
+        order of the classes; without it the values are the words, sorted. Cells are compared
+        with the values as `labels.find` does.
       free_text: the target is any text, measured as SQuAD does, instead of a class.
       vocabulary: 't5', 'mt5', 'byt5' or 'pocket', as the model has it.
     """
@@ -64,26 +68,28 @@ class TableTask:
     free_text: bool = False
     vocabulary: str = "t5"
 
-    def register(self) -> None:
-        """Makes it a task that seqio knows, see the function `register`."""
-        register(self)
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The task that it makes, for `tasks.get`."""
+        return (self.name,)
+
+    def make(self, name: str) -> registry.TextTask:
+        """Makes the task, see the function `make`."""
+        return make(self)
 
 
-_registered: dict[str, TableTask] = {}
-
-
-def register(table: TableTask) -> TableTask:
-    """Registers the task, in place of an earlier table of that name.
+def make(table: TableTask) -> registry.TextTask:
+    """Makes the task.
 
     The training file is read if the columns or the labels are not named; the rest is read, and
     checked, when a split is loaded.
 
     Returns:
-      The table with its input columns and label words filled in, see `resolve`.
+      The task; its `table` has the input columns and label words filled in, see `resolve`.
 
     Raises:
-      ValueError: a setting is wrong, the name belongs to another task, or the training file is
-        missing or malformed.
+      ValueError: a setting is wrong, two label words are the same, the name belongs to another
+        task, or the training file is missing or malformed.
     """
     _check_settings(table)
     family = vocabularies.family(table.vocabulary)
@@ -92,42 +98,32 @@ def register(table: TableTask) -> TableTask:
     table = resolve(table, read)
     files = {"train": table.train_file, "validation": table.validation_file}
     files |= {"test": table.test_file} if table.test_file else {}
-    registry.remove(table.name)
-    names = ("em", "f1") if table.free_text else ("accuracy",)
     labels = labels_of(table)
-    postprocess = (
-        postprocessors.answers
-        if labels is None
-        else functools.partial(postprocessors.class_number, labels=labels)
-    )
+    names = ("em", "f1") if labels is None else ("accuracy",)
 
     @functools.cache
     def examples(split: str) -> list[tuple[str, str]]:
-        file, needs_target = read(files[split]), split != "test"
-        _check_columns(file, [*columns_read(table), *[table.target_column] * needs_target])
+        file, has_target = read(files[split]), split != "test"
+        _check_columns(file, [*columns_read(table), *[table.target_column] * has_target])
         known = read(table.train_file).columns if split != "train" and is_chosen else ()
         _print_notes(table, file, known if is_chosen else file.columns)
-        return [_example(table, file, row, needs_target) for row in file.rows]
+        return [_example(table, file, row, needs_target=split == "train") for row in file.rows]
 
-    registry.add(
+    task = registry.make(
         table.name,
-        registry.TaskInfo("table", table.name, labels, "validation", names),
         source=seqio.FunctionDataSource(
             functools.partial(_dataset, examples=examples, free_text=table.free_text),
             splits=tuple(files),
         ),
         preprocessors=[],
-        postprocess_fn=postprocess,
-        metric_fns=[metrics.squad if table.free_text else metrics.accuracy],
+        postprocess_fn=postprocessors.answers
+        if labels is None
+        else functools.partial(postprocessors.class_number, labels=labels),
+        metric_fns=[metrics.squad if labels is None else metrics.accuracy],
         output_features=family.output_features,
     )
-    _registered[table.name] = table
-    return table
-
-
-def find(name: str) -> TableTask | None:
-    """The registered table of a name, as `register` returned it; None for any other task."""
-    return _registered.get(name) if registry.info(name).family == "table" else None
+    info = registry.TaskInfo("table", table.name, labels, "validation", names)
+    return registry.TextTask(info, origin=task, table=table, seqio_task=task)
 
 
 def resolve(table: TableTask, read: Reader | None = None) -> TableTask:
@@ -154,12 +150,17 @@ def labels_of(table: TableTask) -> tuple[str, ...] | None:
     """The label words of a resolved table in the order of the classes; None for free text."""
     if table.free_text:
         return None
-    return tuple(dict.fromkeys(str(word) for word in table.label_words.values()))
+    return tuple(dict.fromkeys(_words(table).values()))
 
 
-def keep(name: str, folder: str) -> None:
+def of_task(task: registry.TextTask | registry.TextMixture) -> TableTask | None:
+    """The table that a task was made from, resolved; None for any other task."""
+    return getattr(task, "table", None)
+
+
+def keep(task: registry.TextTask, folder: str) -> None:
     """Writes what the training file decided to FOLDER/task.json; nothing if it is no table."""
-    table = find(name)
+    table = task.table
     if table is None:
         return
     kept = {
@@ -243,8 +244,7 @@ def _dataset(
 def _check_settings(table: TableTask) -> None:
     if table.free_text and table.label_words:
         raise ValueError(f"The table {table.name!r} cannot have both free_text and label_words.")
-    taken = {*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()}
-    if table.name in taken and registry.info(table.name).family != "table":
+    if table.name in {*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()}:
         raise ValueError(f"The name {table.name!r} belongs to another task; choose another one.")
     if not table.name.replace("_", "").replace("-", "").replace(".", "").isalnum():
         raise ValueError(f"A task's name is letters, digits and '_-.'; got {table.name!r}.")
@@ -253,6 +253,26 @@ def _check_settings(table: TableTask) -> None:
             f"The template {table.template!r} names no column, so every input would be the same; "
             "write one in braces, such as {text}."
         )
+    _check_label_words(table)
+
+
+def _check_label_words(table: TableTask) -> None:
+    """Refuses words that are one label, and values that are one but have two words."""
+    words = _words(table)
+    what = f"The label words of {table.name!r}"
+    label_rule.check_distinct(words.values(), what)
+    for value, word in words.items():
+        other = label_rule.find(value, [one for one in words if one != value])
+        if other is not None and words[other] != word:
+            raise ValueError(
+                f"{what} have {value!r} and {other!r}, which are the same value, for {word!r} and "
+                f"{words[other]!r}; leave one out."
+            )
+
+
+def _words(table: TableTask) -> dict[str, str]:
+    """The label word of each value of the target column; empty for free text."""
+    return {str(value): str(word) for value, word in (table.label_words or {}).items()}
 
 
 def _read(path: str) -> Table:
@@ -290,7 +310,9 @@ def _check_columns(file: Table, needed: Sequence[str]) -> None:
 
 
 def _print_notes(table: TableTask, file: Table, known: Sequence[str]) -> None:
-    """Says which columns are not read, save those known, and which are sometimes empty."""
+    """Prints which columns are not read, save those known, which are sometimes empty, and which
+    values of the target column are read as another one.
+    """
     read = columns_read(table)
     unread = [name for name in file.columns if name not in {*read, table.target_column, *known}]
     if unread:
@@ -300,32 +322,41 @@ def _print_notes(table: TableTask, file: Table, known: Sequence[str]) -> None:
         empty = sum(not table_files.text_of(file, row, column) for row in file.rows)
         if empty:
             print(f"{file.path!r}: {column!r} is empty in {empty:,} of {len(file.rows):,} rows")
+    words = _words(table)
+    cells = [table_files.text_of(file, row, table.target_column) for row in file.rows]
+    read_as = collections.Counter((cell, label_rule.find(cell, words)) for cell in cells)
+    for (cell, value), count in read_as.items():
+        if value is not None and cell != value:
+            print(f"{file.path!r}: {cell!r} is read as the label {value!r} in {count:,} rows")
 
 
 def _labels(table: TableTask, train: Table) -> tuple[str, ...]:
-    """The values of the target column, sorted."""
+    """The labels of the target column, sorted."""
     _check_columns(train, [table.target_column])
-    values = sorted({_target(table, train, row) for row in train.rows})
+    values = label_rule.of_values(_target(table, train, row) for row in train.rows)
     if len(values) > MANY_LABELS or (len(values) > 10 and len(values) > len(train.rows) / 2):
         raise ValueError(
             f"The target column {table.target_column!r} of {train.path!r} has {len(values)} "
             f"different values in {len(train.rows)} rows, too many for classes; set "
             "free_text = True."
         )
-    return tuple(values)
+    return values
 
 
 def _example(table: TableTask, file: Table, row: Row, needs_target: bool) -> tuple[str, str]:
-    text = format_input(table, file, row)
-    if not needs_target and not table_files.text_of(file, row, table.target_column):
-        return text, "<unk>"
-    value = _target(table, file, row)
+    text, words = format_input(table, file, row), _words(table)
+    cell = table_files.text_of(file, row, table.target_column)
+    is_empty = not label_rule.normalise(cell)
+    is_missing = is_empty if table.free_text else label_rule.is_missing(cell, words)
+    if is_missing and not needs_target:
+        return text, UNLABELLED
+    cell = _target(table, file, row)
     if table.free_text:
-        return text, value
-    words = {str(raw): str(word) for raw, word in table.label_words.items()}
-    if value not in words:
+        return text, cell
+    value = label_rule.find(cell, words)
+    if value is None:
         raise ValueError(
-            f"Line {row.line} of {file.path!r}: the value {value!r} of {table.target_column!r} is "
+            f"Line {row.line} of {file.path!r}: the value {cell!r} of {table.target_column!r} is "
             f"none of {', '.join(map(repr, words))}, which are those of label_words or, without "
             "them, of the training file. Correct it, or add it there."
         )
@@ -333,10 +364,10 @@ def _example(table: TableTask, file: Table, row: Row, needs_target: bool) -> tup
 
 
 def _target(table: TableTask, file: Table, row: Row) -> str:
-    value = table_files.text_of(file, row, table.target_column)
-    if not value:
+    cell = table_files.text_of(file, row, table.target_column)
+    if not label_rule.normalise(cell):
         raise ValueError(f"Line {row.line} of {file.path!r}: {table.target_column!r} is empty.")
-    return value
+    return cell
 
 
 @functools.cache

@@ -1,27 +1,32 @@
-"""Finds tasks by name, and the data they read.
+"""Finds tasks by name and makes them ready to be read.
 
-    tasks.set_data_dir('tfds_data')
-    task = tasks.get('taskless_super_glue_cb_v102')
-    tasks.labels('taskless_super_glue_cb_v102')    ('entailment', 'contradiction', 'neutral')
+    task = tasks.get('taskless_super_glue_cb_v102', data_dir='tfds_data')
+    task.labels                                 ('entailment', 'contradiction', 'neutral')
+    batches.load_examples(task, 'validation', lengths)
 
-Importing this module registers SuperGLUE, GLUE and the generated tasks. Tasks
-of your own come from a table (`tables.py`) or from any module that registers
-them with seqio (`import_task_module`, the gin macro MIXTURE_OR_TASK_MODULE).
+A task is looked up once, and the object goes all the way to the metrics. Its data folder and its
+vocabulary file are its own, so two runs in one process do not see each other's.
+
+Importing this module registers SuperGLUE, GLUE and the generated tasks. Tasks of your own come
+from a table (`tables.py`) or from any module that registers them with seqio
+(`import_task_module`, the gin macro MIXTURE_OR_TASK_MODULE).
 """
 
+import copy
+import dataclasses
 import difflib
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from prompt_tuning.data import generated, glue, registry, super_glue
+from prompt_tuning.data import generated, glue, labels, registry, seqio_vocabularies, super_glue
+from prompt_tuning.data.registry import TextMixture, TextTask
 from prompt_tuning.data.tensorflow_import import seqio, tf, tfds
 
 super_glue.register()
 glue.register()
 generated.register()
-
-Task = seqio.Task | seqio.Mixture
 
 
 def task_names() -> list[str]:
@@ -29,11 +34,43 @@ def task_names() -> list[str]:
     return sorted({*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()})
 
 
-def get(name: str) -> Task:
-    """Returns the seqio task or mixture of a name.
+def get(
+    name: str,
+    *,
+    local: Sequence[Any] = (),
+    data_dir: str | os.PathLike | None = None,
+    vocabulary_file: str | os.PathLike | None = None,
+) -> TextTask | TextMixture:
+    """Returns a task or mixture with its data folder and its vocabulary file.
 
-    >>> get('generated_sentiment').name
-    'generated_sentiment'
+    Args:
+      name: of a local or registered task or mixture.
+      local: what makes tasks that no registry knows, such as a `TableTask`: each has the `names`
+        of its tasks and a method `make(name)` that returns a `TextTask`.
+      data_dir: the folder of TFDS data; None is TFDS's own default.
+      vocabulary_file: a sentencepiece model; None is the vocabulary's usual one.
+
+    Raises:
+      ValueError: no task has the name (the message lists the closest ones); there is no such
+        folder; the vocabulary reads no file.
+
+    >>> get('generated_sentiment').labels
+    ('awful', 'great')
+    """
+    folder = _folder(data_dir)
+    file = None if vocabulary_file is None else os.fspath(vocabulary_file)
+    for maker in local:
+        if name in maker.names:
+            return _with(maker.make(name), folder, file)
+    found = registered(name)
+    if not isinstance(found, seqio.Mixture):
+        return _with(_as_registered(found), folder, file)
+    members = tuple(_with(_as_registered(task), folder, file) for task in found.tasks)
+    return TextMixture(registry.info(name), members, found)
+
+
+def registered(name: str) -> seqio.Task | seqio.Mixture:
+    """Returns what seqio knows by a name, as T5X does.
 
     Raises:
       ValueError: no task has the name; the message lists the closest ones.
@@ -51,55 +88,79 @@ def get(name: str) -> Task:
     )
 
 
-def info(name: str) -> registry.TaskInfo:
-    """The facts about a task: family, labels, dev split, metric names.
-
-    >>> info('super_glue_cb_v102').metrics
-    ('mean_3class_f1', 'accuracy')
-    """
-    get(name)
-    return registry.info(name)
+def _as_registered(task: seqio.Task) -> TextTask:
+    info = registry.info(task.name)
+    if info.labels is None:
+        known = labels.of_postprocessor(task.postprocessor)
+        info = dataclasses.replace(info, labels=known)
+    return TextTask(info, origin=task, seqio_task=task)
 
 
-def labels(name: str) -> tuple[str, ...] | None:
-    """The label words of a classification task in order, None for free text.
+def _with(task: TextTask, data_dir: str | None, vocabulary_file: str | None) -> TextTask:
+    """The task with a data folder and a vocabulary file; what it was made from stays as it is."""
+    changed: dict[str, Any] = {}
+    if vocabulary_file is not None:
+        changed["output_features"] = {
+            key: dataclasses.replace(
+                feature,
+                vocabulary=seqio_vocabularies.with_file(feature.vocabulary, vocabulary_file),
+            )
+            for key, feature in task.seqio_task.output_features.items()
+        }
+    if data_dir is not None and isinstance(task.seqio_task.source, seqio.TfdsDataSource):
+        source = copy.copy(task.seqio_task.source)
+        source._tfds_dataset = copy.copy(source.tfds_dataset)
+        source.tfds_dataset.override_data_dir(data_dir)
+        changed["source"] = source
+    return dataclasses.replace(
+        task,
+        data_dir=data_dir,
+        vocabulary_file=vocabulary_file,
+        seqio_task=task.seqio_task.replace(**changed) if changed else task.seqio_task,
+    )
 
-    >>> labels('taskless_glue_sst2_v002')
-    ('negative', 'positive')
-    """
-    return info(name).labels
+
+def _folder(data_dir: str | os.PathLike | None) -> str | None:
+    if data_dir is None or "://" in os.fspath(data_dir):
+        return None if data_dir is None else os.fspath(data_dir)
+    path = os.path.abspath(os.path.expanduser(data_dir))
+    if not os.path.isdir(path):
+        raise ValueError(
+            f"There is no data folder {path!r}. "
+            f"Make it with `prompt-tuning data prepare --source DIR --data_dir {path}`."
+        )
+    return path
 
 
-def parts(task: Task, split: str) -> list[seqio.Task]:
-    """The tasks that have a split: the task itself, or those of a mixture that do.
+def parts(task: TextTask | TextMixture, split: str) -> list[TextTask]:
+    """The tasks that have a split: the task itself, or the members of a mixture that do.
 
     Raises:
       ValueError: the data is not prepared, or none has the split.
     """
-    members = task.tasks if isinstance(task, seqio.Mixture) else [task]
-    for member in members:
+    for member in task.members:
         require_data(member)
-    having = [member for member in members if split in member.splits]
+    having = [member for member in task.members if split in member.seqio_task.splits]
     if not having:
-        known = sorted({known for member in members for known in member.splits})
+        known = sorted({known for member in task.members for known in member.seqio_task.splits})
         raise ValueError(
             f"The task {task.name!r} has no split {split!r}; it has {', '.join(known)}."
         )
     return having
 
 
-def rows(task: seqio.Task, split: str) -> tf.data.Dataset:
+def rows(task: TextTask, split: str) -> tf.data.Dataset:
     """A task's preprocessed and tokenised rows, uncut, in the order of the data.
 
     Raises:
       ValueError: the data is not prepared, the split is missing, a vocabulary cannot be read.
     """
     parts(task, split)
-    for feature in task.output_features.values():
+    for feature in task.seqio_task.output_features.values():
         # Read now: inside the pipeline TensorFlow would bury the message in a traceback.
         if isinstance(feature.vocabulary, seqio.SentencePieceVocabulary):
             feature.vocabulary.load_model()
-    return task.get_dataset(sequence_length=None, split=split, shuffle=False)
+    return task.seqio_task.get_dataset(sequence_length=None, split=split, shuffle=False)
 
 
 def import_task_module(module: str) -> None:
@@ -122,7 +183,6 @@ def import_task_module(module: str) -> None:
         ) from error
 
 
-_data_dir: str | None = None
 _MAKERS: dict[str, Callable[[str, str | None], None]] = {}
 
 
@@ -137,37 +197,18 @@ def register_maker(dataset: str, make: Callable[[str, str | None], None]) -> Non
     _MAKERS[dataset] = make
 
 
-def set_data_dir(path: str | os.PathLike | None) -> None:
-    """Names the folder of TFDS data that tasks read; None is TFDS's own default.
-
-    Raises:
-      ValueError: there is no such folder.
-    """
-    global _data_dir
-    path = None if path is None else os.fspath(path)
-    if path is not None and "://" not in path:
-        path = os.path.abspath(os.path.expanduser(path))
-        if not os.path.isdir(path):
-            raise ValueError(
-                f"There is no data folder {path!r}. "
-                f"Make it with `prompt-tuning data prepare --source DIR --data_dir {path}`."
-            )
-    _data_dir = path
-    seqio.set_tfds_data_dir_override(path)
-
-
-def require_data(task: seqio.Task) -> None:
-    """Checks that a task's data is on disk; nothing is ever downloaded behind your back.
+def require_data(task: TextTask) -> None:
+    """Checks that a task's data is on disk; nothing is downloaded.
 
     A dataset that has a maker (`register_maker`) is made if need be.
 
     Raises:
       ValueError: it is not; the message says how to prepare it.
     """
-    if not isinstance(task.source, seqio.TfdsDataSource):
+    source = task.seqio_task.source
+    if not isinstance(source, seqio.TfdsDataSource):
         return
-    dataset, own_dir = task.source.tfds_dataset.get_split_params()
-    folder = _data_dir or own_dir
+    dataset, folder = source.tfds_dataset.get_split_params()
     make = _MAKERS.get(dataset.partition("/")[0])
     if make is not None:
         make(dataset, folder)

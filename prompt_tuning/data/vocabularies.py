@@ -248,15 +248,23 @@ def get(name: str, file: str | os.PathLike | None = None) -> Vocabulary:
     return standard
 
 
-def use_file(vocabulary: Any, path: str | os.PathLike | None) -> None:
-    """Names the file that a task's `seqio.Vocabulary` reads; None is its usual one.
+def nmt_nfkc(text: str) -> str:
+    """Normalises a text as sentencepiece does for T5 and mT5, by its rule of this name.
 
-    Raises:
-      ValueError: a file is named for a vocabulary that reads none.
+    >>> nmt_nfkc('  ｙｅｓ\tit  is ')
+    'yes it is'
     """
-    from prompt_tuning.data import seqio_vocabularies  # imports TensorFlow
+    return _normalizer().Normalize(text)
 
-    seqio_vocabularies.use_file(vocabulary, path)
+
+@functools.cache
+def _normalizer() -> sentencepiece.SentencePieceNormalizer:
+    return sentencepiece.SentencePieceNormalizer(
+        rule_name="nmt_nfkc",
+        add_dummy_prefix=False,
+        escape_whitespaces=False,
+        remove_extra_whitespaces=True,
+    )
 
 
 def _until(ids: list[int], eos_id: int) -> list[int]:

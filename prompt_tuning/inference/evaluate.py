@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from prompt_tuning.data import batches, evaluation, tasks
+from prompt_tuning.data import batches, evaluation, labels
 from prompt_tuning.data.postprocessors import as_text
+from prompt_tuning.data.registry import TextMixture, TextTask
 from prompt_tuning.inference import loading
 from prompt_tuning.inference.frozen import encode_labels
 from prompt_tuning.model import decoding
@@ -51,7 +52,6 @@ def predict(
     seed: int = 0,
 ) -> np.ndarray:
     """Decodes every example, [N, L] ids; a sampling strategy draws from `seed`."""
-    vocabulary = tasks.get(examples.task).output_features["targets"].vocabulary
     rows = []
     for number, (batch, real) in enumerate(batches.eval_batches(examples, batch_size)):
         decoded = decoding.generate(
@@ -60,7 +60,7 @@ def predict(
             batch["encoder_input_tokens"],
             max_decode_length=examples.lengths["targets"],
             strategy=strategy,
-            eos_id=vocabulary.eos_id,
+            eos_id=examples.task.vocabulary.eos_id,
             rng=jax.random.fold_in(jax.random.key(seed), number),
         )
         rows.append(np.asarray(decoded.tokens)[:real, 0])
@@ -72,24 +72,25 @@ def rank_accuracy(
 ) -> float:
     """Percentage of examples whose label the model finds likelier than the task's other labels.
 
+    Rows without a label are left out.
+
     Raises:
       ValueError: the task has no class labels.
     """
-    labels = tasks.labels(examples.task)
-    if labels is None:
+    task = examples.task
+    if task.labels is None:
         raise ValueError(
-            f"{examples.task!r} has no class labels, so there is nothing to rank; take its own "
-            "metrics."
+            f"{task.name!r} has no class labels, so there is nothing to rank; take its own metrics."
         )
-    vocabulary = tasks.get(examples.task).output_features["targets"].vocabulary
-    label_ids = encode_labels(vocabulary, labels)
+    label_ids = encode_labels(task.vocabulary, task.labels)
     chosen: list[int] = []
     for batch, real in batches.eval_batches(examples, batch_size):
         scores = decoding.rank(model, params, batch["encoder_input_tokens"], label_ids)
         chosen += np.asarray(scores)[:real].argmax(axis=1).tolist()
     right = [
-        labels[number] == as_text(row["targets_pretokenized"])
-        for number, row in zip(chosen, examples.raw, strict=True)
+        number == labels.number_of(as_text(row["targets_pretokenized"]), task.labels)
+        for number, row, is_labelled in zip(chosen, examples.raw, examples.labelled, strict=True)
+        if is_labelled
     ]
     return 100 * float(np.mean(right))
 
@@ -115,22 +116,34 @@ def measure_all(
         )
         texts = evaluation.decode(examples.task, ids)
         measured = evaluation.measure(examples, texts)
-        prefix = f"{examples.task}/" if len(sets) > 1 else ""
+        prefix = f"{examples.task.name}/" if len(sets) > 1 else ""
         metrics |= {prefix + name: value for name, value in measured.metrics.items()}
         samples |= {prefix + name: text for name, text in measured.samples.items()}
         scores.append(evaluation.dev_score(measured.metrics))
-        predictions[examples.task] = texts
-        if run.eval_rank and tasks.labels(examples.task):
+        predictions[examples.task.name] = texts
+        if run.eval_rank and examples.task.labels:
             found = rank_accuracy(model, params, examples, batch_size)
             rank[f"{prefix}rank_accuracy"] = found
     return Evaluated(metrics, float(np.mean(scores)), rank, samples, predictions)
 
 
-def load_eval_sets(run: Run) -> list[batches.Examples]:
-    """Loads what a run is evaluated on."""
-    return evaluation.eval_set(
-        run.task, run.eval_split, run.task_feature_lengths, limit=run.eval_examples
+def load_eval_sets(run: Run, task: TextTask | TextMixture) -> list[batches.Examples]:
+    """Loads what a run is evaluated on.
+
+    Args:
+      task: the run's task, see `loading.prepare_task`.
+
+    Raises:
+      ValueError: see `evaluation.eval_set` and `evaluation.check_targets`.
+    """
+    sets = evaluation.eval_set(
+        task, run.eval_split, run.task_feature_lengths, limit=run.eval_examples
     )
+    for examples in sets:
+        note = evaluation.check_targets(examples)
+        if note:
+            print(note)
+    return sets
 
 
 def evaluate_run(run: Run) -> Evaluated:
@@ -140,7 +153,7 @@ def evaluate_run(run: Run) -> Evaluated:
       ValueError: what is to be evaluated is missing or does not fit.
     """
     task = loading.prepare_task(run, trained=True)
-    sets = load_eval_sets(run)
+    sets = load_eval_sets(run, task)
     for examples in sets:
         print(examples.report())
     _, model, params, what = loading.load_trained(run, task)
@@ -170,17 +183,18 @@ def _write(
         "task": run.task,
         "split": run.eval_split,
         "examples": sum(map(len, sets)),
+        "labelled": {examples.task.name: int(examples.labelled.sum()) for examples in sets},
         "metrics": evaluated.metrics,
         "dev_score": evaluated.score,
         **({"rank": evaluated.rank} if run.eval_rank else {}),
-        "cut": {examples.task: dict(examples.cut) for examples in sets},
+        "cut": {examples.task.name: dict(examples.cut) for examples in sets},
     }
     with open(os.path.join(folder, "metrics.json"), "w", encoding="utf-8") as file:
         file.write(json.dumps(summary, indent=2) + "\n")
     for examples in sets:
-        path = os.path.join(folder, "predictions", f"{examples.task}.jsonl")
+        path = os.path.join(folder, "predictions", f"{examples.task.name}.jsonl")
         with open(path, "w", encoding="utf-8") as file:
-            texts = evaluated.predictions[examples.task]
+            texts = evaluated.predictions[examples.task.name]
             for row, text in zip(examples.raw, texts, strict=True):
                 line = {
                     "input": as_text(row.get("inputs_pretokenized", "")),

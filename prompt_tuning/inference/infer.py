@@ -22,6 +22,7 @@ import numpy as np
 from prompt_tuning import folders
 from prompt_tuning.data import batches, table_files, tables, tasks
 from prompt_tuning.data.postprocessors import as_text
+from prompt_tuning.data.registry import TextMixture, TextTask
 from prompt_tuning.inference import loading
 from prompt_tuning.model import decoding
 from prompt_tuning.run import Run
@@ -140,10 +141,10 @@ def infer_run(run: Run, input_file: str | None = None, output_file: str | None =
     path = _output_path(run, input_file, output_file)
     task = loading.prepare_task(run, trained=True)
     if input_file is None:
-        inputs = _inputs_of_task(run)
+        inputs = _inputs_of_task(run, task)
     else:
-        inputs = read_inputs(os.path.expanduser(input_file), tables.find(run.task))
-    labels = tasks.labels(run.task)
+        inputs = read_inputs(os.path.expanduser(input_file), tables.of_task(task))
+    labels = task.labels
     cut = 0
     with folders.new_file(path) as file:
         loaded = loading.load_trained(run, task)
@@ -166,10 +167,10 @@ def _output_path(run: Run, input_file: str | None, output_file: str | None) -> s
     return path
 
 
-def _inputs_of_task(run: Run) -> list[Input]:
+def _inputs_of_task(run: Run, task: TextTask | TextMixture) -> list[Input]:
     found = []
-    for part in tasks.parts(tasks.get(run.task), run.eval_split):
-        examples = batches.load(
+    for part in tasks.parts(task, run.eval_split):
+        examples = batches.load_examples(
             part, run.eval_split, run.task_feature_lengths, limit=run.eval_examples
         )
         print(examples.report())

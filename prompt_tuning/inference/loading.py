@@ -9,7 +9,8 @@ import os
 from typing import Any, NamedTuple
 
 from prompt_tuning import trees
-from prompt_tuning.data import tables, tasks, vocabularies
+from prompt_tuning.data import tables, tasks
+from prompt_tuning.data.registry import TextMixture, TextTask
 from prompt_tuning.inference.frozen import FrozenT5, load_parameters, parameter_shapes
 from prompt_tuning.model.transformer import Transformer
 from prompt_tuning.prompts import files
@@ -17,30 +18,29 @@ from prompt_tuning.prompts.prompt import PROMPT_PATH
 from prompt_tuning.run import Run
 
 
-def prepare_task(run: Run, *, trained: bool = False) -> Any:
-    """Makes a run's task available: its module, its vocabulary, its data folder.
+def prepare_task(run: Run, *, trained: bool = False) -> TextTask | TextMixture:
+    """Finds a run's task, with the run's data folder and vocabulary file.
 
     Args:
       run: names the task.
       trained: the run was trained before, so that a table reads the columns and has the labels
         that it was trained with, whatever has become of its training file.
 
-    Returns:
-      The seqio task or mixture.
-
     Raises:
-      ValueError: the module cannot be imported, or there is no such task.
+      ValueError: the module cannot be imported; see `tasks.get`.
     """
     if run.task_module is not None:
         tasks.import_task_module(run.task_module)
-    tasks.set_data_dir(run.data_dir)
-    for local in run.local_tasks:
-        if trained and isinstance(local, tables.TableTask):
-            local = tables.recall(local, _trained_folder(run))
-        local.register()
-    task = tasks.get(run.task)
-    vocabularies.use_file(task.output_features["inputs"].vocabulary, run.vocabulary_file)
-    return task
+    local = run.local_tasks
+    if trained:
+        folder = _trained_folder(run)
+        local = [
+            tables.recall(one, folder) if isinstance(one, tables.TableTask) else one
+            for one in local
+        ]
+    return tasks.get(
+        run.task, local=local, data_dir=run.data_dir, vocabulary_file=run.vocabulary_file
+    )
 
 
 def _trained_folder(run: Run) -> str:
@@ -50,14 +50,14 @@ def _trained_folder(run: Run) -> str:
     return os.path.dirname(os.path.dirname(os.path.abspath(os.path.expanduser(run.prompt_file))))
 
 
-def load_t5(run: Run, task: Any) -> FrozenT5:
+def load_t5(run: Run, task: TextTask | TextMixture) -> FrozenT5:
     """Loads a run's frozen model, with the vocabulary of its task.
 
     Raises:
       ValueError: see `load_parameters`; or the vocabulary is another model's.
     """
     params = load_parameters(run.model, run.initial_checkpoint_path, dtype=run.param_dtype)
-    return FrozenT5(run.model, params, task.output_features["inputs"].vocabulary)
+    return FrozenT5(run.model, params, task.vocabulary)
 
 
 def find_prompt(run: Run, t5: FrozenT5) -> files.PromptFile | None:
@@ -99,7 +99,7 @@ class LoadedModel(NamedTuple):
     what: str
 
 
-def load_trained(run: Run, task: Any) -> LoadedModel:
+def load_trained(run: Run, task: TextTask | TextMixture) -> LoadedModel:
     """Loads what a run trained: its prompt, its tuned model, or both.
 
     Args:

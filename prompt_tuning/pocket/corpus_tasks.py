@@ -70,20 +70,19 @@ class PocketCorpus:
                     f"PocketCorpus.{name} must be {expected}; got {getattr(self, name)!r}."
                 )
 
-    def register(self) -> None:
-        """Makes them tasks that seqio knows, see the function `register`."""
-        register(self)
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tasks that it makes, for `tasks.get`."""
+        return TASKS
+
+    def make(self, name: str) -> registry.TextTask:
+        """Makes one of the two tasks."""
+        task = make(self)[name]
+        return registry.TextTask(_info(task), origin=(self, name), seqio_task=task)
 
 
-_registered: PocketCorpus | None = None
-
-
-def register(corpus: PocketCorpus = PocketCorpus()) -> None:
-    """Registers the two tasks; again, with other settings, they replace the former ones."""
-    global _registered
-    if corpus == _registered:
-        return
-    _registered = corpus
+def make(corpus: PocketCorpus = PocketCorpus()) -> dict[str, seqio.Task]:
+    """Makes the two tasks, by name."""
     family = vocabularies.family("pocket")
     features = family.output_features
     source = seqio.FunctionDataSource(
@@ -105,18 +104,14 @@ def register(corpus: PocketCorpus = PocketCorpus()) -> None:
         seed=corpus.noise_seed,
     )
     own_end = {**features, "targets": dataclasses.replace(features["targets"], add_eos=False)}
-    for name, steps, postprocess, metric, output_features in (
-        (TASKS[0], [*(join if corpus.span_corruption_tokens else []), spans],
-         spans_by_sentinel, span_accuracy, features),
-        (TASKS[1], [prefixes], continuation, metrics.accuracy, own_end),
-    ):  # fmt: skip
-        registry.remove(name)
-        registry.add(
+    parts = {
+        TASKS[0]: ([*(join if corpus.span_corruption_tokens else []), spans],
+                   spans_by_sentinel, span_accuracy, features),
+        TASKS[1]: ([prefixes], continuation, metrics.accuracy, own_end),
+    }  # fmt: skip
+    return {
+        name: registry.make(
             name,
-            registry.TaskInfo(
-                "pretraining", name.removeprefix("pocket_corpus_"), None, "validation",
-                (metric.__name__,),
-            ),
             source=source,
             preprocessors=[
                 objectives.in_blocks, objectives.tokenize, *steps, objectives.spell,
@@ -126,18 +121,21 @@ def register(corpus: PocketCorpus = PocketCorpus()) -> None:
             metric_fns=[metric],
             output_features=output_features,
             tokenises=False,
-        )  # fmt: skip
+        )
+        for name, (steps, postprocess, metric, output_features) in parts.items()
+    }  # fmt: skip
 
 
-def register_defaults() -> None:
-    """Registers the two tasks, unless a configuration has done it with settings of its own."""
-    if _registered is None:
-        register()
+def _info(task: seqio.Task) -> registry.TaskInfo:
+    metric_names = tuple(metric.__name__ for metric in task.metric_fns)
+    member = task.name.removeprefix("pocket_corpus_")
+    return registry.TaskInfo("pretraining", member, None, "validation", metric_names)
 
 
-def registered() -> PocketCorpus:
-    """What the two tasks are made of now."""
-    return _registered or PocketCorpus()
+def register() -> None:
+    """Registers the two tasks with the default settings; twice does no harm."""
+    for task in make().values():
+        registry.add_task(_info(task), task)
 
 
 def _documents(
@@ -153,9 +151,9 @@ def _documents(
 
 
 def continuation(text: str, *, example: Mapping, is_target: bool = False, **unused) -> str:
-    """What a model wrote, compared as far as the target goes.
+    """The start of what a model wrote, as long as the target.
 
-    A target that was cut has no end mark, and a right answer to it goes on.
+    A target that was cut has no EOS, and a right answer to it goes on.
     """
     if is_target or 1 in example["targets"]:
         return text

@@ -1,4 +1,4 @@
-"""PocketGLUE: SuperGLUE's tasks in made-up English, written on the spot, as TFDS data and tasks.
+"""PocketGLUE: SuperGLUE's tasks in made-up English from a seeded program, as TFDS data and tasks.
 
     pocket.glue.rows ─> official JSONL rows ─> TFDS's own SuperGLUE parser ─> pocket_glue/cb:1.0.0
 
@@ -16,6 +16,7 @@ no network. Test rows keep their labels, since nobody else holds them.
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import os
 import pathlib
@@ -100,17 +101,17 @@ def full_sizes(
       ValueError: an unknown task, domain or split; a size below 1.
     """
     known_tasks = (*glue.TASKS, *glue.PAIRS)
-    for what, came, known in (("task", [task], known_tasks), ("domain", [domain], glue.DOMAINS)):
-        _check_known(what, came, known)
+    for what, given, known in (("task", [task], known_tasks), ("domain", [domain], glue.DOMAINS)):
+        _check_known(what, given, known)
     _check_known("split", sizes or {}, glue.SPLITS)
     full = {**glue.sizes(task, difficulty), **(sizes or {})}
     if min(full.values()) < 1:
-        raise ValueError(f"A split of PocketGLUE has at least 1 row; {dict(sizes or {})} came.")
+        raise ValueError(f"A split of PocketGLUE has at least 1 row; got {dict(sizes or {})}.")
     return full
 
 
-def _check_known(what: str, came: Sequence[str], known: Sequence[str]) -> None:
-    for one in came:
+def _check_known(what: str, given: Sequence[str], known: Sequence[str]) -> None:
+    for one in given:
         if one not in known:
             raise ValueError(f"PocketGLUE has no {what} {one!r}; known: {', '.join(known)}.")
 
@@ -283,7 +284,7 @@ def _check_generator(builder: PocketGlue) -> None:
     if stored != _fingerprint(builder.builder_config):
         raise ValueError(
             f"The rows in {str(builder.data_path)!r} are not those that this version of "
-            "PocketGLUE makes; remove the folder, and they are made anew."
+            "PocketGLUE makes; remove the folder, and they are made again."
         )
 
 
@@ -299,10 +300,10 @@ def _move(made: pathlib.Path, final: pathlib.Path) -> None:
 def register() -> None:
     """Registers every PocketGLUE task; once is enough, twice does no harm."""
     family = vocabularies.family("pocket")
-    for prefix in ("", "taskless_"):
-        for examples in (False, True):
-            for benchmark in BENCHMARKS.values():
-                for task in glue.TASKS:
-                    super_glue.add_task(benchmark, family, prefix, task, examples)
-            for task in glue.PAIRS:
-                glue_tasks.add_task(BENCHMARKS["home"], family, prefix, task, examples)
+    for taskless, examples in itertools.product((False, True), (False, True)):
+        kind = {"taskless": taskless, "examples": examples}
+        for benchmark in BENCHMARKS.values():
+            for task in glue.TASKS:
+                super_glue.add_task(benchmark, family, task, **kind)
+        for task in glue.PAIRS:
+            glue_tasks.add_task(BENCHMARKS["home"], family, task, **kind)

@@ -275,8 +275,8 @@ def _probes(
     for stage, name in zip(stages, ("span_corruption", "prefix_lm"), strict=False):
         run = _load(size, stage, model_dir, load_run, bindings)
         run = dataclasses.replace(run, eval_examples=None)
-        loading.prepare_task(run)
-        probes.append(Probe(name, run, evaluate.load_eval_sets(run)))
+        sets = evaluate.load_eval_sets(run, loading.prepare_task(run))
+        probes.append(Probe(name, run, sets))
     return probes
 
 

@@ -22,4 +22,4 @@ def register_tasks() -> None:
 
     tasks.register_maker("pocket_glue", glue_tasks.make_named)
     glue_tasks.register()
-    corpus_tasks.register_defaults()
+    corpus_tasks.register()

@@ -189,8 +189,7 @@ def _measured_while_training(run: Run, best_step: int | None):
 
 def _floor(run: Run) -> float:
     """The dev score of one and the same answer to every row, see `majority_floor`."""
-    loading.prepare_task(run)
-    sets = evaluate.load_eval_sets(run)
+    sets = evaluate.load_eval_sets(run, loading.prepare_task(run))
     floors = [evaluation.majority_floor(examples).metrics for examples in sets]
     return float(np.mean([evaluation.dev_score(metrics) for metrics in floors]))
 

@@ -69,9 +69,9 @@ def _begin(run: Run) -> "_Training":
     """Loads everything, and says what it found; the initial parameters go no further."""
     task = loading.prepare_task(run)
     stream = batches.train_batches(
-        run.task, "train", run.task_feature_lengths, run.batch_size, run.seed
+        task, "train", run.task_feature_lengths, run.batch_size, run.seed
     )
-    dev_sets = evaluate.load_eval_sets(run)
+    dev_sets = evaluate.load_eval_sets(run, task)
     for examples in [*stream.examples, *dev_sets]:
         print(examples.report())
     print(describe.first_example(stream.examples[0]))
@@ -105,7 +105,7 @@ class _Training:
             self.store.close()
             raise
         progress.write_settings(run.model_dir, run.config_text)
-        tables.keep(run.task, run.model_dir)
+        tables.keep(stream.examples[0].task, run.model_dir)
         self.stream.step = self.state.step
         self.metrics = progress.Metrics(run.model_dir, self.state.step)
         self.progress = progress.Progress(

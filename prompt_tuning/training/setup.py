@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from prompt_tuning import trees
+from prompt_tuning.data import labels
 from prompt_tuning.inference.frozen import FrozenT5, transformer
 from prompt_tuning.model.transformer import EMBEDDING_PATH, Transformer
 from prompt_tuning.prompts import initializers
@@ -31,7 +32,7 @@ def initial_prompt(run: Run, t5: FrozenT5) -> jax.Array:
     if run.embedding_file is not None:
         table = read_table(run.embedding_file, run.model.emb_dim)
     make = initializers.bind(
-        run.prompt_initializer, embeddings=table, tokenize=t5.vocabulary.encode
+        run.prompt_initializer, embeddings=table, tokenize=labels.tokenizer(t5.vocabulary)
     )
     shape = (run.prompt_length, run.model.emb_dim)
     return initializers.initialize(make, prompt_rng(run.seed), shape)

@@ -127,13 +127,13 @@ def test_the_tasks_vocabulary_is_its_own(vocabulary):
 
 
 def test_a_task_without_its_data_is_refused_before_t5x_looks_for_it(tmp_path):
-    from prompt_tuning.data import tasks as data_tasks
+    import seqio
 
     try:
         with pytest.raises(ValueError, match="which is not in the data folder"):
             task_vocabulary.vocabulary(task="super_glue_cb_v102", data_dir=str(tmp_path))
     finally:
-        data_tasks.set_data_dir(None)
+        seqio.set_tfds_data_dir_override(None)
 
 
 def test_a_vocabulary_file_is_for_vocabularies_that_read_one(tmp_path):

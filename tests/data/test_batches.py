@@ -15,7 +15,7 @@ PLENTY = {"inputs": 64, "targets": 16}
 
 @pytest.fixture
 def make_task():
-    """Registers tasks of bytes from (input, target) rows; forgets them afterwards."""
+    """Makes tasks of bytes from (input, target) rows; they are registered for the test alone."""
     names = []
 
     def make(name, rows, labels=None, splits=("train",)):
@@ -35,7 +35,7 @@ def make_task():
             output_features=vocabularies.family("byt5").output_features,
         )
         names.append(name)
-        return name
+        return tasks.get(name)
 
     yield make
     for name in names:
@@ -48,7 +48,9 @@ def ids(text):
 
 
 def test_a_batch_by_hand(make_task):
-    examples = batches.load(make_task("by_hand", [("hi", "ok"), ("yes", "no")]), "train", LENGTHS)
+    examples = batches.load_examples(
+        make_task("by_hand", [("hi", "ok"), ("yes", "no")]), "train", LENGTHS
+    )
     batch = examples.batch([1, 0])
     np.testing.assert_array_equal(
         batch["encoder_input_tokens"],
@@ -69,7 +71,7 @@ def test_a_batch_by_hand(make_task):
 
 @pytest.mark.parametrize("lengths", [{"inputs": 48, "targets": 8}, {"inputs": 20, "targets": 8}])
 def test_the_same_as_seqios_feature_converter(lengths):
-    examples = batches.load("generated_sentiment", "validation", lengths)
+    examples = batches.load_examples(tasks.get("generated_sentiment"), "validation", lengths)
     dataset = seqio.get_dataset(
         "generated_sentiment",
         task_feature_lengths=lengths,
@@ -84,9 +86,9 @@ def test_the_same_as_seqios_feature_converter(lengths):
         np.testing.assert_array_equal(batch[key], expected[key])
 
 
-def test_cut_inputs_keep_the_end_mark_and_are_counted(make_task):
-    name = make_task("cut_inputs", [("12345678", "ok"), ("1234567", "ok"), ("123456789", "ok")])
-    examples = batches.load(name, "train", LENGTHS)
+def test_cut_inputs_keep_eos_and_are_counted(make_task):
+    task = make_task("cut_inputs", [("12345678", "ok"), ("1234567", "ok"), ("123456789", "ok")])
+    examples = batches.load_examples(task, "train", LENGTHS)
     assert examples.inputs[0].tolist() == [*ids("1234567"), 1]
     assert examples.inputs[1].tolist() == [*ids("1234567"), 1]
     assert examples.cut == {"inputs": 2, "targets": 0}
@@ -98,28 +100,28 @@ def test_cut_inputs_keep_the_end_mark_and_are_counted(make_task):
 
 
 def test_free_text_targets_are_cut_and_counted(make_task):
-    name = make_task("free_text", [("a", "123456789")])
-    examples = batches.load(name, "train", LENGTHS)
+    task = make_task("free_text", [("a", "123456789")])
+    examples = batches.load_examples(task, "train", LENGTHS)
     assert examples.targets[0].tolist() == [*ids("12345"), 1]
     assert examples.cut["targets"] == 1
 
 
 def test_a_label_cut_short_is_an_error(make_task):
-    name = make_task("long_label", [("a", "yes"), ("b", "perhaps")], labels=("yes", "perhaps"))
+    task = make_task("long_label", [("a", "yes"), ("b", "perhaps")], labels=("yes", "perhaps"))
     with pytest.raises(ValueError) as caught:
-        batches.load(name, "train", LENGTHS)
+        batches.load_examples(task, "train", LENGTHS)
     message = str(caught.value)
     assert "The label 'perhaps' of the task 'long_label' (train) is 8 tokens long" in message
     assert "TASK_FEATURE_LENGTHS allows 6 for the targets" in message
     assert "{'inputs': 8, 'targets': 8}" in message
-    assert len(batches.load(name, "train", {"inputs": 8, "targets": 8})) == 2
+    assert len(batches.load_examples(task, "train", {"inputs": 8, "targets": 8})) == 2
 
 
 def test_limit_and_raw_rows(make_task):
-    name = make_task("limited", [(str(number), "x") for number in range(9)])
-    examples = batches.load(name, "train", LENGTHS, limit=3)
+    task = make_task("limited", [(str(number), "x") for number in range(9)])
+    examples = batches.load_examples(task, "train", LENGTHS, limit=3)
     assert [row["inputs_pretokenized"] for row in examples.raw] == [b"0", b"1", b"2"]
-    bare = batches.load(name, "train", LENGTHS, limit=3, keep_raw=False)
+    bare = batches.load_examples(task, "train", LENGTHS, limit=3, keep_raw=False)
     assert bare.raw == ()
     np.testing.assert_array_equal(bare.inputs.flat, examples.inputs.flat)
     np.testing.assert_array_equal(bare.targets.starts, examples.targets.starts)
@@ -128,7 +130,7 @@ def test_limit_and_raw_rows(make_task):
 def test_empty_split_is_an_error(make_task):
     for keep_raw in (True, False):
         with pytest.raises(ValueError, match=r"split 'train' of the task 'nothing' is empty"):
-            batches.load(make_task("nothing", []), "train", LENGTHS, keep_raw=keep_raw)
+            batches.load_examples(make_task("nothing", []), "train", LENGTHS, keep_raw=keep_raw)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +138,7 @@ def test_empty_split_is_an_error(make_task):
 )
 def test_wrong_lengths_are_an_error(lengths):
     with pytest.raises(ValueError, match=r"TASK_FEATURE_LENGTHS must be two numbers of at least 2"):
-        batches.load("generated_sentiment", "train", dict(lengths))
+        batches.load_examples(tasks.get("generated_sentiment"), "train", dict(lengths))
 
 
 def numbered(make_task, name, count, split="train"):
@@ -153,23 +155,23 @@ def batch_rows(batch):
     return batch["encoder_input_tokens"].tolist()
 
 
-def stream_of(name, batch_size=4, seed=0, **more):
-    return batches.train_batches(name, "train", LENGTHS, batch_size, seed, **more)
+def stream_of(task, batch_size=4, seed=0, **more):
+    return batches.train_batches(task, "train", LENGTHS, batch_size, seed, **more)
 
 
-def test_an_epoch_deals_every_row_once_and_wraps_in_mid_batch(make_task):
+def test_an_epoch_has_every_row_once_and_wraps_in_mid_batch(make_task):
     stream = stream_of(numbered(make_task, "wraps", 10))
-    dealt = [text for _ in range(5) for text in read(next(stream))]  # 20 rows: two epochs.
+    drawn = [text for _ in range(5) for text in read(next(stream))]  # 20 rows: two epochs.
     rows = {f"w{number}" for number in range(10)}
-    assert set(dealt[:10]) == rows and set(dealt[10:]) == rows
-    assert dealt[:10] != dealt[10:]
+    assert set(drawn[:10]) == rows and set(drawn[10:]) == rows
+    assert drawn[:10] != drawn[10:]
 
 
 def test_a_stream_started_later_goes_on_the_same(make_task):
-    name = numbered(make_task, "resumes", 10)
-    whole = stream_of(name)
+    task = numbered(make_task, "resumes", 10)
+    whole = stream_of(task)
     expected = [next(whole) for _ in range(9)]
-    late = stream_of(name, start_step=6)
+    late = stream_of(task, start_step=6)
     for step in range(6, 9):
         assert late.step == step
         batch = next(late)
@@ -178,12 +180,12 @@ def test_a_stream_started_later_goes_on_the_same(make_task):
 
 
 def test_the_seed_decides_the_order(make_task):
-    name = numbered(make_task, "seeded", 10)
-    one, again, other = (read(next(stream_of(name, seed=seed))) for seed in (1, 1, 2))
+    task = numbered(make_task, "seeded", 10)
+    one, again, other = (read(next(stream_of(task, seed=seed))) for seed in (1, 1, 2))
     assert one == again != other
 
 
-def test_a_batch_larger_than_the_task_deals_rows_again(make_task):
+def test_a_batch_larger_than_the_task_repeats_rows(make_task):
     stream = stream_of(numbered(make_task, "small", 3), batch_size=7)
     counts = collections.Counter(read(next(stream)) + read(next(stream)))
     assert sum(counts.values()) == 14
@@ -199,7 +201,7 @@ def mixture(make_task):
     numbered(make_task, "dates", 20, split="validation")
     rates = [("apples", 3), ("berries", 1), ("cherries", 0), ("dates", 5)]
     seqio.MixtureRegistry.add("fruit", rates)
-    yield "fruit"
+    yield tasks.get("fruit")
     seqio.MixtureRegistry.remove("fruit")
 
 
@@ -212,9 +214,9 @@ def test_a_mixture_draws_by_its_rates(mixture):
 
 def test_each_task_of_a_mixture_goes_through_all_its_rows(mixture):
     stream = stream_of(mixture, batch_size=10)
-    dealt = [text for _ in range(40) for text in read(next(stream))]
+    drawn = [text for _ in range(40) for text in read(next(stream))]
     for kind, count in (("a", 30), ("b", 20)):
-        of_kind = [text for text in dealt if text[0] == kind]
+        of_kind = [text for text in drawn if text[0] == kind]
         first, second = of_kind[:count], of_kind[count : 2 * count]
         assert len(set(first)) == len(set(second)) == count
         assert first != second
@@ -238,16 +240,16 @@ def test_the_tasks_of_a_batch_are_named(mixture):
 
 def test_a_mixture_is_not_loaded_whole(mixture):
     with pytest.raises(ValueError, match=r"'fruit' is a mixture; load its tasks: apples, berries"):
-        batches.load(mixture, "train", LENGTHS)
+        batches.load_examples(mixture, "train", LENGTHS)
 
 
 def test_batch_size_must_be_positive(make_task):
-    with pytest.raises(ValueError, match=r"BATCH_SIZE must be at least 1; 0 came"):
+    with pytest.raises(ValueError, match=r"BATCH_SIZE must be at least 1; got 0"):
         stream_of(numbered(make_task, "none", 3), batch_size=0)
 
 
 def test_eval_batches_fill_up_the_last(make_task):
-    examples = batches.load(numbered(make_task, "evaluated", 5), "train", LENGTHS)
+    examples = batches.load_examples(numbered(make_task, "evaluated", 5), "train", LENGTHS)
     found = list(batches.eval_batches(examples, 2))
     assert [count for _, count in found] == [2, 2, 1]
     assert [text for batch, count in found for text in read(batch)[:count]] == [
@@ -265,18 +267,11 @@ def test_real_tasks_are_in_the_official_format(real_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tfds")
     (report,) = prepare.prepare(real_data / "data", folder, ["cb"])
     assert report.status == "complete"
-    vocabulary = vocabularies.FAMILIES["t5"].vocabulary
-    before = vocabulary.sentence_pieces.file
-    vocabularies.use_file(
-        vocabularies.family("t5").vocabulary, real_data / "vocab" / "t5_sentencepiece.model"
+    vocabulary_file = real_data / "vocab" / "t5_sentencepiece.model"
+    task = tasks.get(
+        "taskless_super_glue_cb_v102", data_dir=folder, vocabulary_file=vocabulary_file
     )
-    tasks.set_data_dir(folder)
-    try:
-        lengths = {"inputs": 512, "targets": 8}
-        examples = batches.load("taskless_super_glue_cb_v102", "train", lengths)
-    finally:
-        tasks.set_data_dir(None)
-        vocabulary.use_file(before)
+    examples = batches.load_examples(task, "train", {"inputs": 512, "targets": 8})
     assert len(examples) == 250
     assert examples.cut == {"inputs": 0, "targets": 0}
     assert examples.longest == {"inputs": 302, "targets": 5}
@@ -288,7 +283,9 @@ def test_real_tasks_are_in_the_official_format(real_data, tmp_path_factory):
 def test_inside_keep_loaded_the_same_thing_is_read_once():
     def load(**changes):
         given = {"limit": 4, "keep_raw": True} | changes
-        return batches.load("generated_sentiment", "train", {"inputs": 48, "targets": 8}, **given)
+        return batches.load_examples(
+            tasks.get("generated_sentiment"), "train", {"inputs": 48, "targets": 8}, **given
+        )
 
     with batches.keep_loaded():
         first = load()

@@ -7,7 +7,7 @@ import pytest
 import seqio
 import tensorflow as tf
 
-from prompt_tuning.data import batches, evaluation, registry, vocabularies
+from prompt_tuning.data import batches, evaluation, registry, tasks, vocabularies
 
 LENGTHS = {"inputs": 48, "targets": 8}
 
@@ -15,7 +15,7 @@ LENGTHS = {"inputs": 48, "targets": 8}
 @pytest.fixture(scope="module")
 def four():
     """Targets awful, great, awful, great."""
-    return batches.load("generated_sentiment", "validation", LENGTHS, limit=4)
+    return batches.load_examples(tasks.get("generated_sentiment"), "validation", LENGTHS, limit=4)
 
 
 def test_texts(four):
@@ -23,7 +23,7 @@ def test_texts(four):
     assert found == evaluation.Measured({"accuracy": 50.0}, {})
 
 
-def test_token_ids_are_decoded_up_to_the_end_mark(four):
+def test_token_ids_are_decoded_up_to_eos(four):
     tokens = np.zeros((4, 8), np.int32)
     for row, text in enumerate(["awful", "great", "awful", "great"]):
         ids = [byte + 3 for byte in text.encode()]
@@ -32,7 +32,7 @@ def test_token_ids_are_decoded_up_to_the_end_mark(four):
 
 
 def test_another_number_of_predictions_is_refused(four):
-    with pytest.raises(ValueError, match=r"has 4 examples and 3 predictions came"):
+    with pytest.raises(ValueError, match=r"has 4 examples, but there are 3 predictions"):
         evaluation.measure(four, ["awful"] * 3)
 
 
@@ -84,7 +84,7 @@ def test_scalars_are_unwrapped_and_texts_kept_apart(task_with):
             "shown": seqio.metrics.Text(textdata=f"{predictions}"),
         }
 
-    (examples,) = evaluation.eval_set(task_with([metric]), "validation", LENGTHS)
+    (examples,) = evaluation.eval_set(tasks.get(task_with([metric])), "validation", LENGTHS)
     found = evaluation.measure(examples, ["p", "q"])
     assert found.metrics == {"plain": 1.5, "scalar": 2.0}
     assert found.samples == {"shown": "['p', 'q']"}
@@ -94,23 +94,23 @@ def test_a_metric_on_scores_is_refused(task_with):
     def metric(targets, scores):
         return {}
 
-    (examples,) = evaluation.eval_set(task_with([metric]), "validation", LENGTHS)
+    (examples,) = evaluation.eval_set(tasks.get(task_with([metric])), "validation", LENGTHS)
     with pytest.raises(ValueError, match=r"1 metric functions, 0 of them on predictions alone"):
         evaluation.measure(examples, ["p", "q"])
 
 
 def test_a_task_without_metrics_cannot_be_evaluated(task_with):
     with pytest.raises(ValueError, match=r"has no metric, so it cannot be evaluated"):
-        evaluation.eval_set(task_with([]), "validation", LENGTHS)
+        evaluation.eval_set(tasks.get(task_with([])), "validation", LENGTHS)
 
 
 def test_dev_score():
     assert evaluation.dev_score({"f1": 50.0, "exact_match": 20.0}) == 35.0
-    with pytest.raises(ValueError, match=r"no metrics came"):
+    with pytest.raises(ValueError, match=r"there are no metrics"):
         evaluation.dev_score({})
 
 
 def test_the_majority_floor_is_the_best_constant_answer():
     """Of the first five validation rows three have the one label, two the other."""
-    five = batches.load("generated_sentiment", "validation", LENGTHS, limit=5)
+    five = batches.load_examples(tasks.get("generated_sentiment"), "validation", LENGTHS, limit=5)
     assert evaluation.majority_floor(five) == evaluation.Measured({"accuracy": 60.0}, {})

@@ -5,7 +5,7 @@ import hashlib
 
 import pytest
 
-from prompt_tuning.data import batches, generated
+from prompt_tuning.data import batches, generated, tasks
 
 LENGTHS = {"inputs": 48, "targets": 8}
 
@@ -14,7 +14,7 @@ LENGTHS = {"inputs": 48, "targets": 8}
 def texts(name, split):
     return [
         (row["inputs_pretokenized"].decode(), row["targets_pretokenized"].decode())
-        for row in batches.load(name, split, LENGTHS).raw
+        for row in batches.load_examples(tasks.get(name), split, LENGTHS).raw
     ]
 
 
@@ -35,7 +35,7 @@ def test_no_sentence_stands_twice():
 def test_everything_fits():
     for split in ("train", "validation"):
         for name in generated.LABEL_WORDS:
-            examples = batches.load(name, split, LENGTHS)
+            examples = batches.load_examples(tasks.get(name), split, LENGTHS)
             assert examples.cut == {"inputs": 0, "targets": 0}
             assert examples.longest["inputs"] <= 48 and examples.longest["targets"] <= 8
 

@@ -37,9 +37,9 @@ def test_a_part_names_a_task_and_its_labels(name):
     assert bindings["MIXTURE_OR_TASK_MODULE"] == tasks.__name__
     assert set(bindings["TASK_FEATURE_LENGTHS"]) == {"inputs", "targets"}
     if name in FREE_TEXT:
-        assert tasks.labels(task) is None and bindings["CLASS_LABELS"]
+        assert tasks.get(task).labels is None and bindings["CLASS_LABELS"]
     else:
-        assert tuple(bindings["CLASS_LABELS"]) == tasks.labels(task)
+        assert tuple(bindings["CLASS_LABELS"]) == tasks.get(task).labels
 
 
 def test_every_superglue_task_has_a_part():
@@ -49,20 +49,13 @@ def test_every_superglue_task_has_a_part():
 
 
 def test_labels_fit_the_lengths_in_t5_tokens(real_data):
-    vocabulary = vocabularies.FAMILIES["t5"].vocabulary
-    before = vocabulary.sentence_pieces.file
-    vocabularies.use_file(
-        vocabularies.family("t5").vocabulary, real_data / "vocab" / "t5_sentencepiece.model"
-    )
-    try:
-        for name in PARTS:
-            bindings = read(name)
-            if "CLASS_LABELS" in bindings and not name.startswith(("generated", "pocket_")):
-                length = ast.literal_eval(bindings["TASK_FEATURE_LENGTHS"])["targets"]
-                for label in ast.literal_eval(bindings["CLASS_LABELS"]):
-                    assert len(vocabulary.encode(label)) + 1 <= length, (name, label)
-    finally:
-        vocabulary.use_file(before)
+    vocabulary = vocabularies.get("t5", real_data / "vocab" / "t5_sentencepiece.model")
+    for name in PARTS:
+        bindings = read(name)
+        if "CLASS_LABELS" in bindings and not name.startswith(("generated", "pocket_")):
+            length = ast.literal_eval(bindings["TASK_FEATURE_LENGTHS"])["targets"]
+            for label in ast.literal_eval(bindings["CLASS_LABELS"]):
+                assert len(vocabulary.encode(label)) + 1 <= length, (name, label)
 
 
 def test_from_file_binds_fields_of_the_table_task():

@@ -4,7 +4,8 @@ import zipfile
 
 import pytest
 
-from prompt_tuning.data import batches, evaluation, glue, prepare, tasks
+from prompt_tuning.data import batches, evaluation, glue, prepare, preprocessors, tasks
+from prompt_tuning.data.tensorflow_import import tf
 
 LENGTHS = {"inputs": 128, "targets": 20}
 COLA = "gj04\t1\t\tIt rains.\nbc01\t0\t*\tRains it the.\n"
@@ -30,8 +31,15 @@ FILES = {
 }
 
 
+DATA = {}  # the module's data folder
+
+
+def get(name):
+    return tasks.get(name, **DATA)
+
+
 @pytest.fixture(scope="module", autouse=True)
-def data_dir(tmp_path_factory):
+def _data_dir(tmp_path_factory):
     source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("data")
     for task, files in FILES.items():
         with zipfile.ZipFile(source / f"{task}.zip", "w") as archive:
@@ -39,15 +47,13 @@ def data_dir(tmp_path_factory):
                 archive.writestr(f"{task}/{name}", text)
     members = ["cola", "stsb", "qqp", "mnli", "mnli_matched", "mnli_mismatched"]
     prepare.prepare(source, folder, members)
-    tasks.set_data_dir(folder)
-    yield folder
-    tasks.set_data_dir(None)
+    DATA["data_dir"] = folder
 
 
 def texts(name, split="validation"):
     return sorted(
         (row["inputs_pretokenized"].decode(), row["targets_pretokenized"].decode())
-        for row in batches.load(name, split, LENGTHS).raw
+        for row in batches.load_examples(get(name), split, LENGTHS).raw
     )
 
 
@@ -79,24 +85,42 @@ def test_formats(name, expected):
     assert texts(name) == expected
 
 
+def test_a_data_folder_belongs_to_one_task_alone(tmp_path):
+    name = "byt5_glue_cola_v200"
+    here, nowhere = get(name), tasks.get(name, data_dir=tmp_path)
+    with pytest.raises(ValueError, match="which is not in the data folder"):
+        batches.load_examples(nowhere, "validation", LENGTHS)
+    assert len(batches.load_examples(here, "validation", LENGTHS)) == 2
+    with pytest.raises(ValueError, match="which is not in the data folder"):
+        batches.load_examples(nowhere, "validation", LENGTHS)
+
+
+def test_a_missing_similarity_never_counts():
+    """The first row has a score, the second has none."""
+    rows = {"sentence1": ["A", "C", "E"], "sentence2": ["B", "D", "F"]}
+    scores = tf.constant([3.33, -1.0, float("nan")])
+    dataset = tf.data.Dataset.from_tensor_slices({**rows, "label": scores, "idx": [0, 1, 2]})
+    targets = [row["targets"].numpy() for row in preprocessors.stsb(dataset, name="")]
+    assert targets == [b"3.4", b"<unk>", b"<unk>"]
+
+
 def test_unlabelled_rows_are_unk():
     assert texts("byt5_taskless_glue_cola_v200", "test") == [("sentence: It.", "<unk>")]
 
 
 def test_mnli_mixture_has_two_dev_sets():
-    sets = evaluation.eval_set("byt5_taskless_glue_mnli_and_dev_v200", "validation", LENGTHS)
-    assert [examples.task for examples in sets] == [
+    sets = evaluation.eval_set(get("byt5_taskless_glue_mnli_and_dev_v200"), "validation", LENGTHS)
+    assert [examples.task.name for examples in sets] == [
         "byt5_taskless_glue_mnli_matched_v200",
         "byt5_taskless_glue_mnli_mismatched_v200",
     ]
-    train = batches.train_batches(
-        "byt5_taskless_glue_mnli_and_dev_v200", "train", LENGTHS, 2, seed=0
-    )
+    mixture = get("byt5_taskless_glue_mnli_and_dev_v200")
+    train = batches.train_batches(mixture, "train", LENGTHS, 2, seed=0)
     assert train.tasks(0) == ["byt5_taskless_glue_mnli_v200"]
 
 
 def test_mnlis_own_dev_split_is_the_matched_one():
-    assert tasks.info("glue_mnli_v200").eval_split == "validation_matched"
+    assert get("glue_mnli_v200").info.eval_split == "validation_matched"
 
 
 @pytest.mark.parametrize(
@@ -109,14 +133,14 @@ def test_mnlis_own_dev_split_is_the_matched_one():
     ],
 )
 def test_metrics(member, said, expected):
-    (examples,) = evaluation.eval_set(f"byt5_glue_{member}_v200", "validation", LENGTHS)
+    (examples,) = evaluation.eval_set(get(f"byt5_glue_{member}_v200"), "validation", LENGTHS)
     by_input = dict(zip(texts(f"byt5_glue_{member}_v200"), said, strict=True))
     order = [
         by_input[row["inputs_pretokenized"].decode(), row["targets_pretokenized"].decode()]
         for row in examples.raw
     ]
     assert evaluation.measure(examples, order).metrics == pytest.approx(expected)
-    assert tasks.info(f"glue_{member}_v200").metrics == tuple(expected)
+    assert get(f"glue_{member}_v200").info.metrics == tuple(expected)
 
 
 def test_every_dataset_has_labels_and_metrics():

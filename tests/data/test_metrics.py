@@ -101,9 +101,9 @@ def test_multirc():
 
 
 def test_different_numbers_are_refused():
-    with pytest.raises(ValueError, match=r"2 targets and 1 predictions came"):
+    with pytest.raises(ValueError, match=r"got 2 targets, 1 predictions"):
         metrics.accuracy([0, 1], [0])
-    with pytest.raises(ValueError, match=r"at least one: 0 targets and 0 predictions"):
+    with pytest.raises(ValueError, match=r"at least one; got 0 targets, 0 predictions"):
         metrics.accuracy([], [])
 
 

@@ -9,13 +9,24 @@ CB = ("entailment", "contradiction", "neutral")
 
 @pytest.mark.parametrize(
     "text, expected",
-    [("entailment", 0), ("neutral", 2), ("Neutral", -1), ("neutral ", -1), ("", -1), ("<unk>", -1)],
+    [
+        ("entailment", 0),
+        ("neutral", 2),
+        ("Neutral", -1),
+        (" neutral ", 2),
+        ("ｎｅｕｔｒａｌ", 2),
+        ("", -1),
+        ("<unk>", -1),
+    ],
 )
-def test_class_number_wants_the_exact_label(text, expected):
+def test_class_number_wants_the_label_up_to_its_spelling(text, expected):
     assert postprocessors.class_number(text, labels=CB) == expected
 
 
-@pytest.mark.parametrize("text, expected", [("3.4", 3.4), ("0.0", 0.0), ("high", -1.0), ("", -1.0)])
+@pytest.mark.parametrize(
+    "text, expected",
+    [("3.4", 3.4), ("0.0", 0.0), ("high", -1.0), ("", -1.0), ("nan", -1.0), ("-inf", -1.0)],
+)
 def test_number(text, expected):
     assert postprocessors.number(text) == expected
 

@@ -1,5 +1,6 @@
 """SuperGLUE tasks from hand-made archives, through the real TFDS builders; and the score."""
 
+import dataclasses
 import json
 import zipfile
 
@@ -77,31 +78,48 @@ ROWS = {
 }
 
 
+def unlabelled(value):
+    """Rows as the official test files have them."""
+    if isinstance(value, list):
+        return [unlabelled(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    answers_are_labels = "query" in value  # ReCoRD's
+    dropped = {"label"} | ({"answers"} if answers_are_labels else set())
+    return {key: unlabelled(item) for key, item in value.items() if key not in dropped}
+
+
+DATA = {}  # the module's data folder
+
+
+def get(name):
+    return tasks.get(name, **DATA)
+
+
 @pytest.fixture(scope="module", autouse=True)
-def data_dir(tmp_path_factory):
-    """One row of each dataset, the same in every split; WSC has a true and a false one."""
+def _data_dir(tmp_path_factory):
+    """One row of each dataset, the same in every split, in test without label; two of WSC."""
     source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("data")
     files = {task: [row] for task, row in ROWS.items()}
     files["WSC"] = [wsc_row(0, "Bob", True), wsc_row(1, "Tim", False)]
     for task, rows in files.items():
         with zipfile.ZipFile(source / f"{task}.zip", "w") as archive:
             for split in ("train", "val", "test"):
-                text = "".join(json.dumps(row) + "\n" for row in rows)
+                kept = unlabelled(rows) if split == "test" else rows
+                text = "".join(json.dumps(row) + "\n" for row in kept)
                 archive.writestr(f"{task}/{split}.jsonl", text)
     axb = {"sentence1": "A.", "sentence2": "B.", "idx": 0, "logic": ""}
     with zipfile.ZipFile(source / "AX-b.zip", "w") as archive:
         archive.writestr("AX-b/AX-b.jsonl", json.dumps(axb) + "\n")
     members = ["boolq", "cb", "copa", "multirc", "record", "super_glue/rte", "wic", "wsc.fixed"]
     prepare.prepare(source, folder, [*members, "axb"])
-    tasks.set_data_dir(folder)
-    yield folder
-    tasks.set_data_dir(None)
+    DATA["data_dir"] = folder
 
 
 def texts(name, split="validation"):
     return [
         (row["inputs_pretokenized"].decode(), row["targets_pretokenized"].decode())
-        for row in batches.load(name, split, LENGTHS).raw
+        for row in batches.load_examples(get(name), split, LENGTHS).raw
     ]
 
 
@@ -152,7 +170,7 @@ def test_axb_is_asked_as_rte_and_has_no_labels():
 
 def measured(name, answer):
     """The metrics if `answer`, a function of the target, is what the model writes."""
-    (examples,) = evaluation.eval_set(name, "validation", LENGTHS)
+    (examples,) = evaluation.eval_set(get(name), "validation", LENGTHS)
     said = [answer(row["targets_pretokenized"].decode()) for row in examples.raw]
     return evaluation.measure(examples, said)
 
@@ -169,7 +187,7 @@ def measured(name, answer):
 def test_right_answers_score_full(member, metrics):
     found = measured(f"byt5_taskless_super_glue_{member}_v102", lambda target: target)
     assert found.metrics == pytest.approx(metrics)
-    assert tuple(found.metrics) == tasks.info(f"super_glue_{member}_v102").metrics
+    assert tuple(found.metrics) == get(f"super_glue_{member}_v102").info.metrics
 
 
 def test_multirc_needs_all_answers_of_a_question():
@@ -181,6 +199,26 @@ def test_multirc_needs_all_answers_of_a_question():
 def test_record_takes_any_right_answer_once():
     found = measured("byt5_super_glue_record_v102", lambda target: "bob")
     assert found.metrics == {"em": 100.0, "f1": 100.0}
+
+
+@pytest.mark.parametrize("member", ["cb", "multirc", "record", "wsc_and_dev", "boolq"])
+def test_a_test_split_without_labels_is_no_score(member):
+    name = f"byt5_taskless_super_glue_{member}_v102{'_simple' * (member == 'wsc_and_dev')}"
+    with pytest.raises(ValueError, match=r"The split 'test' of '.*' has no labels"):
+        evaluation.eval_set(get(name), "test", LENGTHS)
+
+
+def test_an_answer_without_a_label_leaves_its_question_as_it_is():
+    """The other answer alone decides; the prediction for this one may be anything."""
+    name = "byt5_taskless_super_glue_multirc_v102"
+    (examples,) = evaluation.eval_set(get(name), "validation", LENGTHS)
+    rows = [{**row, "targets_pretokenized": b"<unk>"} for row in examples.raw]
+    rows[0] = examples.raw[0]
+    target = rows[0]["targets_pretokenized"].decode()
+    some = dataclasses.replace(examples, raw=tuple(rows))
+    found = evaluation.measure(some, [target, "dunno"]).metrics
+    assert found["exact_match"] == 100.0
+    assert evaluation.measure(some, ["dunno", "dunno"]).metrics["exact_match"] == 0.0
 
 
 def test_wsc_is_judged_on_the_label():
@@ -235,8 +273,8 @@ def test_score_takes_official_names_and_leaves_ax_out():
     "change, message",
     [
         ({"cb": None}, "missing: cb"),
-        ({"cb": {}}, "needs the metrics of 'cb'; none came"),
-        ({"super_glue_cb_v102": {"accuracy": 1.0}}, "'cb' came twice.*'super_glue_cb_v102'"),
+        ({"cb": {}}, "needs the metrics of 'cb'; got none"),
+        ({"super_glue_cb_v102": {"accuracy": 1.0}}, "'cb' are given twice.*'super_glue_cb_v102'"),
         ({"glue_sst2_v200": {"accuracy": 1.0}}, "'glue_sst2_v200' is not a SuperGLUE task"),
     ],
 )

@@ -10,22 +10,14 @@ from prompt_tuning.data import (
     batches,
     describe,
     evaluation,
-    registry,
     tables,
     tasks,
-    vocabularies,
 )
 from prompt_tuning.data.tables import TableTask
 
 STRANGERS = Path(__file__).parent / "strangers"
 LENGTHS = {"inputs": 64, "targets": 16}
 CSV = 'text,stars\n"Fine, really",1\nAwful,0\n'
-
-
-@pytest.fixture(autouse=True)
-def _forget():
-    yield
-    registry.remove("mine")
 
 
 @pytest.fixture
@@ -44,18 +36,23 @@ def table(tmp_path):
     return make
 
 
-def texts(split="train"):
+def make(made):
+    """A table as a task, as a run has it."""
+    return tasks.get("mine", local=[made])
+
+
+def texts(task, split="train"):
     return [
         (row["inputs_pretokenized"].decode(), row["targets_pretokenized"].decode())
-        for row in batches.load("mine", split, LENGTHS).raw
+        for row in batches.load_examples(task, split, LENGTHS).raw
     ]
 
 
-def register_and_load(made):
+def make_and_load(made):
     """What `train` does before it loads a model."""
-    tables.register(made)
+    task = tables.make(made)
     for split in ("train", "validation"):
-        texts(split)
+        texts(task, split)
 
 
 def stranger(file, target, **settings):
@@ -66,28 +63,29 @@ def stranger(file, target, **settings):
 
 def test_csv_with_label_words(table):
     made = table(CSV, label_words={"0": "bad", "1": "good"})
-    assert tables.register(made) == dataclasses.replace(made, input_columns=("text",))
-    assert texts() == [("text: Fine, really", "good"), ("text: Awful", "bad")]
-    assert tasks.labels("mine") == ("bad", "good")
-    (examples,) = evaluation.eval_set("mine", "validation", LENGTHS)
+    task = make(made)
+    assert task.table == dataclasses.replace(made, input_columns=("text",))
+    assert texts(task) == [("text: Fine, really", "good"), ("text: Awful", "bad")]
+    assert task.labels == ("bad", "good")
+    (examples,) = evaluation.eval_set(task, "validation", LENGTHS)
     assert evaluation.measure(examples, ["good", "great"]).metrics == {"accuracy": 50.0}
 
 
 def test_label_words_may_have_numbers_for_keys(table):
-    tables.register(table(CSV, label_words={0: "no", 1: "yes"}))
-    assert tasks.labels("mine") == ("no", "yes")
-    assert texts() == [("text: Fine, really", "yes"), ("text: Awful", "no")]
+    task = make(table(CSV, label_words={0: "no", 1: "yes"}))
+    assert task.labels == ("no", "yes")
+    assert texts(task) == [("text: Fine, really", "yes"), ("text: Awful", "no")]
 
 
 def test_values_are_the_labels_without_words(table):
-    assert tables.register(table(CSV)).label_words == {"0": "0", "1": "1"}
-    assert tasks.labels("mine") == ("0", "1")
-    assert texts() == [("text: Fine, really", "1"), ("text: Awful", "0")]
+    assert make(table(CSV)).table.label_words == {"0": "0", "1": "1"}
+    assert task.labels == ("0", "1")
+    assert texts(task) == [("text: Fine, really", "1"), ("text: Awful", "0")]
 
 
 def test_tsv_with_quotes_that_are_text(table):
-    tables.register(table('text\tstars\nSay "hi", Bob\t1\n', ending=".tsv"))
-    assert texts() == [('text: Say "hi", Bob', "1")]
+    task = make(table('text\tstars\nSay "hi", Bob\t1\n', ending=".tsv"))
+    assert texts(task) == [('text: Say "hi", Bob', "1")]
 
 
 JSONL = "\n".join(
@@ -100,133 +98,134 @@ JSONL = "\n".join(
 
 
 def test_jsonl_columns_are_sorted(table):
-    tables.register(table(JSONL, ending=".jsonl"))
-    assert tasks.labels("mine") == ("False", "True")
-    assert texts()[0] == ("hypothesis: H. id: 3 premise: P é.", "True")
+    task = make(table(JSONL, ending=".jsonl"))
+    assert task.labels == ("False", "True")
+    assert texts(task)[0] == ("hypothesis: H. id: 3 premise: P é.", "True")
 
 
 def test_named_columns_keep_their_order(table):
-    tables.register(table(JSONL, ending=".jsonl", input_columns=("premise", "hypothesis")))
-    assert texts()[0] == ("premise: P é. hypothesis: H.", "True")
+    task = make(table(JSONL, ending=".jsonl", input_columns=("premise", "hypothesis")))
+    assert texts(task)[0] == ("premise: P é. hypothesis: H.", "True")
 
 
 def test_template(table):
     template = "Does {premise} entail {hypothesis}? {{yes}}"
-    tables.register(table(JSONL, ending=".jsonl", template=template))
-    assert texts()[0] == ("Does P é. entail H.? {yes}", "True")
+    task = make(table(JSONL, ending=".jsonl", template=template))
+    assert texts(task)[0] == ("Does P é. entail H.? {yes}", "True")
 
 
 def test_free_text_is_measured_as_squad(table):
     train = "question,answer\nWho?,Ann Lee\nWhere?,Rome\n"
-    tables.register(table(train, target_column="answer", free_text=True))
-    assert tasks.labels("mine") is None
-    assert tasks.info("mine").metrics == ("em", "f1")
-    (examples,) = evaluation.eval_set("mine", "validation", LENGTHS)
+    task = make(table(train, target_column="answer", free_text=True))
+    assert task.labels is None
+    assert task.info.metrics == ("em", "f1")
+    (examples,) = evaluation.eval_set(task, "validation", LENGTHS)
     found = evaluation.measure(examples, ["the Lee", "rome"]).metrics
     assert found == pytest.approx({"em": 50.0, "f1": 100 * (2 / 3 + 1) / 2})
 
 
 def test_test_file_needs_no_target(table, tmp_path):
     (tmp_path / "test.csv").write_text("text\nSo so\n")
-    tables.register(table(CSV, test_file=str(tmp_path / "test.csv")))
-    assert texts("test") == [("text: So so", "<unk>")]
+    task = make(table(CSV, test_file=str(tmp_path / "test.csv")))
+    assert texts(task, "test") == [("text: So so", "<unk>")]
 
 
-def test_registering_again_reads_the_files_again(table):
-    tables.register(table(CSV))
-    tables.register(table("text,stars\nNew,1\n"))
-    assert texts() == [("text: New", "1")]
+def test_a_table_is_read_anew_each_time_and_registered_nowhere(table):
+    make(table(CSV))
+    task = make(table("text,stars\nNew,1\n"))
+    assert "mine" not in tasks.task_names()
+    assert texts(task) == [("text: New", "1")]
 
 
 def test_byte_order_mark_and_blank_lines(table):
-    tables.register(table("\ufefftext,stars\nA,1\n\nB,0\n\n"))
-    assert texts() == [("text: A", "1"), ("text: B", "0")]
+    task = make(table("\ufefftext,stars\nA,1\n\nB,0\n\n"))
+    assert texts(task) == [("text: A", "1"), ("text: B", "0")]
 
 
 @pytest.mark.parametrize("name", ["train", "later"])
 def test_a_null_is_empty_text_wherever_it_is(name, capsys):
     """In row 1, or in row 8: the columns are those of all rows, and all are written."""
-    tables.register(stranger(f"06-jsonl-first-row-null/{name}.jsonl", "label"))
+    task = make(stranger(f"06-jsonl-first-row-null/{name}.jsonl", "label"))
     empty, full = (0, 7) if name == "train" else (7, 0)
-    assert tables.find("mine").input_columns == ("context", "question")
-    assert texts()[empty][0] == f"context:  question: is it number {empty}"
+    assert task.table.input_columns == ("context", "question")
+    assert texts(task)[empty][0] == f"context:  question: is it number {empty}"
     n = full + full % 2
-    assert texts()[full][0] == f"context: it is number {n} question: is it number {full}"
+    assert texts(task)[full][0] == f"context: it is number {n} question: is it number {full}"
     assert "'context' is empty in 1 of 20 rows" in capsys.readouterr().out
 
 
 def test_a_key_that_only_some_rows_have(table):
     train = '{"a": "1", "stars": 1}\n{"b": "2", "stars": 0}\n'
-    tables.register(table(train, ending=".jsonl"))
-    assert texts() == [("a: 1 b: ", "1"), ("a:  b: 2", "0")]
+    task = make(table(train, ending=".jsonl"))
+    assert texts(task) == [("a: 1 b: ", "1"), ("a:  b: 2", "0")]
 
 
 def test_an_index_is_not_read(capsys):
     """pandas writes the number of a row into a first column without a name."""
-    tables.register(stranger("03-unnamed-index-column/train.csv", "label"))
-    assert texts()[1] == ("text: message 1 is fine", "1")
-    texts("validation")
+    task = make(stranger("03-unnamed-index-column/train.csv", "label"))
+    assert texts(task)[1] == ("text: message 1 is fine", "1")
+    texts(task, "validation")
     printed = capsys.readouterr().out
     assert printed.count("not read: 'Unnamed: 0'; name it in input_columns") == 1
 
 
 def test_an_index_is_read_if_it_is_named(capsys):
     columns = ("Unnamed: 0", "text")
-    tables.register(stranger("03-unnamed-index-column/train.csv", "label", input_columns=columns))
-    assert texts()[1] == ("Unnamed: 0: 1 text: message 1 is fine", "1")
+    task = make(stranger("03-unnamed-index-column/train.csv", "label", input_columns=columns))
+    assert texts(task)[1] == ("Unnamed: 0: 1 text: message 1 is fine", "1")
     assert capsys.readouterr().out == ""
 
 
 def test_an_index_of_hugging_face_datasets(table):
     row = '{"text": "A", "stars": 1, "__index_level_0__": 7}'
-    tables.register(table(row, ending=".jsonl"))
-    assert texts() == [("text: A", "1")]
+    task = make(table(row, ending=".jsonl"))
+    assert texts(task) == [("text: A", "1")]
 
 
 def test_columns_without_a_name_and_what_they_hold(capsys):
-    tables.register(stranger("02-spam-csv/spam.utf-8.csv", "v1"))
-    assert texts()[0] == ("v2: see you at the café at 0", "ham")
-    assert tasks.labels("mine") == ("ham", "spam")
+    task = make(stranger("02-spam-csv/spam.utf-8.csv", "v1"))
+    assert texts(task)[0] == ("v2: see you at the café at 0", "ham")
+    assert task.labels == ("ham", "spam")
     assert "not read: 'Unnamed: 2', 'Unnamed: 3';" in capsys.readouterr().out
 
 
 def test_columns_that_the_training_file_lacks_are_said(table, capsys):
-    tables.register(table(CSV, validation="text,more,stars\nA,x,1\n"))
-    assert texts("validation") == [("text: A", "1")]
+    task = make(table(CSV, validation="text,more,stars\nA,x,1\n"))
+    assert texts(task, "validation") == [("text: A", "1")]
     assert "validation.csv': not read: 'more'" in capsys.readouterr().out
 
 
 def test_columns_that_another_split_lacks_are_refused(table):
     made = table("text,more,stars\nA,x,1\n", validation="text,stars\nA,1\n")
     with pytest.raises(ValueError, match=r"validation.csv' has no column 'more'; its columns are"):
-        register_and_load(made)
+        make_and_load(made)
 
 
 def test_a_split_is_read_when_it_is_loaded(table, tmp_path):
     """A table whose columns and labels are known needs no training file."""
     made = table(CSV, input_columns=("text",), label_words={"0": "bad", "1": "good"})
     (tmp_path / "train.csv").unlink()
-    tables.register(made)
-    assert texts("validation") == [("text: Fine, really", "good"), ("text: Awful", "bad")]
+    task = make(made)
+    assert texts(task, "validation") == [("text: Fine, really", "good"), ("text: Awful", "bad")]
     with pytest.raises(ValueError, match=r"train.csv' cannot be read: No such file"):
-        texts("train")
+        texts(task, "train")
 
 
 def test_what_the_training_file_decided_is_kept(table, tmp_path):
     made = table(JSONL, validation=JSONL.splitlines()[1], ending=".jsonl")
-    tables.register(made)
-    tables.keep("mine", str(tmp_path))
+    task = make(made)
+    tables.keep(task, str(tmp_path))
     (tmp_path / "train.jsonl").unlink()
     with pytest.raises(ValueError, match=r"train.jsonl' cannot be read"):
-        tables.register(made)
-    tables.register(tables.recall(made, str(tmp_path)))
-    assert tasks.labels("mine") == ("False", "True")
-    assert texts("validation") == [("hypothesis: I. id: 4 premise: Q.", "False")]
+        make(made)
+    task = make(tables.recall(made, str(tmp_path)))
+    assert task.labels == ("False", "True")
+    assert texts(task, "validation") == [("hypothesis: I. id: 4 premise: Q.", "False")]
 
 
 def test_what_the_table_says_itself_is_not_recalled(table, tmp_path):
-    tables.register(table(CSV))
-    tables.keep("mine", str(tmp_path))
+    task = make(table(CSV))
+    tables.keep(task, str(tmp_path))
     words = {"0": "bad", "1": "good"}
     named = table(CSV, input_columns=("body",), label_words=words)
     assert tables.recall(named, str(tmp_path)) == named
@@ -246,14 +245,15 @@ def test_what_is_kept_may_be_damaged(table, tmp_path):
 
 
 def test_only_tables_are_found_and_kept(tmp_path):
-    assert tables.find("generated_sentiment") is None
-    tables.keep("generated_sentiment", str(tmp_path))
+    task = tasks.get("generated_sentiment")
+    assert tables.of_task(task) is None
+    tables.keep(task, str(tmp_path))
     assert not list(tmp_path.iterdir())
 
 
 def test_the_first_example_is_shown_as_the_model_has_it(table):
-    tables.register(table(CSV))
-    examples = batches.load("mine", "train", LENGTHS, keep_raw=False)
+    task = make(table(CSV))
+    examples = batches.load_examples(task, "train", LENGTHS, keep_raw=False)
     assert describe.first_example(examples).splitlines() == [
         "first example of mine train",
         "  inputs   text: Fine, really",
@@ -286,7 +286,7 @@ def test_the_first_example_is_shown_as_the_model_has_it(table):
 )
 def test_what_is_wrong_is_said(table, train, settings, message):
     with pytest.raises(ValueError, match=message):
-        register_and_load(table(train, validation=CSV, **settings))
+        make_and_load(table(train, validation=CSV, **settings))
 
 
 @pytest.mark.parametrize(
@@ -303,41 +303,36 @@ def test_what_is_wrong_is_said(table, train, settings, message):
 )
 def test_what_is_wrong_in_jsonl_is_said(table, train, message):
     with pytest.raises(ValueError, match=message):
-        register_and_load(table(train, ending=".jsonl"))
+        make_and_load(table(train, ending=".jsonl"))
 
 
 def test_lists_and_objects_that_are_not_read_do_not_matter(table):
     row = '{"text": "A", "meta": {"tags": []}, "stars": 1}'
-    tables.register(table(row, ending=".jsonl", input_columns=("text",)))
-    assert texts() == [("text: A", "1")]
+    task = make(table(row, ending=".jsonl", input_columns=("text",)))
+    assert texts(task) == [("text: A", "1")]
 
 
 def test_a_file_without_a_header(table):
     made = stranger("26-tsv-quotes/noheader.csv", "label")
     with pytest.raises(ValueError, match=r"no column 'label'; its columns are one nice thing, 1"):
-        tables.register(made)
+        make(made)
 
 
 def test_a_dev_label_the_train_file_lacks(table):
     with pytest.raises(
         ValueError, match=r"Line 2 of .*validation.csv'.*'5' .* is none of '0', '1'"
     ):
-        register_and_load(table(CSV, validation="text,stars\nA,5\n"))
+        make_and_load(table(CSV, validation="text,stars\nA,5\n"))
 
 
 def test_many_labels_are_surely_free_text(table):
     rows = "".join(f"A,answer {number}\n" for number in range(30))
     with pytest.raises(ValueError, match=r"30 different values in 30 rows.*set free_text = True"):
-        tables.register(table(f"text,stars\n{rows}"))
+        make(table(f"text,stars\n{rows}"))
 
 
 def test_a_missing_vocabulary_is_one_clear_sentence(table):
-    vocabulary = vocabularies.FAMILIES["t5"].vocabulary
-    before = vocabulary.sentence_pieces.file
-    vocabularies.use_file(vocabularies.family("t5").vocabulary, "/no/such/file")
-    try:
-        tables.register(table(CSV, vocabulary="t5"))
-        with pytest.raises(ValueError, match=r"^The t5 vocabulary cannot be read from '/no/such/f"):
-            texts()
-    finally:
-        vocabulary.use_file(before)
+    made = table(CSV, vocabulary="t5")
+    task = tasks.get("mine", local=[made], vocabulary_file="/no/such/file")
+    with pytest.raises(ValueError, match=r"^The t5 vocabulary cannot be read from '/no/such/f"):
+        texts(task)

@@ -1,18 +1,12 @@
 """Finding tasks: names, facts, and what is said when something is not there."""
 
+import pathlib
 import sys
 
 import pytest
 import seqio
 
-from prompt_tuning.data import registry, super_glue, tasks
-
-
-@pytest.fixture
-def empty_data_dir(tmp_path):
-    tasks.set_data_dir(tmp_path)
-    yield tmp_path
-    tasks.set_data_dir(None)
+from prompt_tuning.data import registry, super_glue, tasks, vocabularies
 
 
 @pytest.mark.parametrize(
@@ -41,7 +35,7 @@ def test_official_names_are_registered(name):
 
 def test_taskless_mnli_mixes_taskless_tasks():
     mixture = tasks.get("taskless_glue_mnli_and_dev_v200")
-    assert [task.name for task in mixture.tasks] == [
+    assert [task.name for task in mixture.members] == [
         "taskless_glue_mnli_matched_v200",
         "taskless_glue_mnli_mismatched_v200",
         "taskless_glue_mnli_v200",
@@ -49,16 +43,16 @@ def test_taskless_mnli_mixes_taskless_tasks():
 
 
 def test_registering_twice_does_no_harm():
-    before = tasks.get("super_glue_cb_v102")
+    before = tasks.registered("super_glue_cb_v102")
     super_glue.register()
-    assert tasks.get("super_glue_cb_v102") is before
+    assert tasks.registered("super_glue_cb_v102") is before
 
 
 def test_labels():
-    assert tasks.labels("byt5_super_glue_copa_v102_examples") == ("choice1", "choice2")
-    assert tasks.labels("super_glue_record_v102") is None
-    assert tasks.labels("glue_stsb_v200") is None
-    assert tasks.labels("taskless_glue_mnli_and_dev_v200") == (
+    assert tasks.get("byt5_super_glue_copa_v102_examples").labels == ("choice1", "choice2")
+    assert tasks.get("super_glue_record_v102").labels is None
+    assert tasks.get("glue_stsb_v200").labels is None
+    assert tasks.get("taskless_glue_mnli_and_dev_v200").labels == (
         "entailment",
         "neutral",
         "contradiction",
@@ -66,11 +60,11 @@ def test_labels():
 
 
 def test_info():
-    info = tasks.info("mt5_taskless_super_glue_multirc_v102")
+    info = tasks.get("mt5_taskless_super_glue_multirc_v102").info
     assert (info.family, info.member, info.eval_split) == ("super_glue", "multirc", "validation")
     assert info.metrics == ("f1", "exact_match")
-    assert tasks.info("glue_stsb_v002").metrics == ("pearson_corrcoef", "spearman_corrcoef")
-    assert tasks.info("super_glue_axb_v102").eval_split == "test"
+    assert tasks.get("glue_stsb_v002").info.metrics == ("pearson_corrcoef", "spearman_corrcoef")
+    assert tasks.get("super_glue_axb_v102").info.eval_split == "test"
 
 
 @pytest.mark.parametrize(
@@ -90,24 +84,73 @@ def test_unknown_name_lists_close_ones(wrong, close):
     assert "`prompt-tuning tasks` lists all" in message
 
 
-def test_unprepared_data_says_how_to_prepare(empty_data_dir):
+def test_unprepared_data_says_how_to_prepare(tmp_path):
     with pytest.raises(ValueError) as caught:
-        tasks.parts(tasks.get("super_glue_cb_v102"), "train")
+        tasks.parts(tasks.get("super_glue_cb_v102", data_dir=tmp_path), "train")
     message = str(caught.value)
     assert "reads super_glue/cb:1.0.2, which is not in the data folder" in message
-    assert f"prompt-tuning data prepare --source DIR --data_dir {empty_data_dir}" in message
+    assert f"prompt-tuning data prepare --source DIR --data_dir {tmp_path}" in message
 
 
-def test_old_glue_points_to_the_new(empty_data_dir):
+def test_old_glue_points_to_the_new(tmp_path):
     with pytest.raises(ValueError, match=r"cannot build; take the task 'glue_rte_v200'"):
-        tasks.parts(tasks.get("glue_rte_v002"), "train")
+        tasks.parts(tasks.get("glue_rte_v002", data_dir=tmp_path), "train")
 
 
 def test_missing_data_dir(tmp_path):
     with pytest.raises(
         ValueError, match=r"no data folder '.*nowhere'. Make it with `prompt-tuning"
     ):
-        tasks.set_data_dir(tmp_path / "nowhere")
+        tasks.get("generated_sentiment", data_dir=tmp_path / "nowhere")
+
+
+LIKE_T5 = str(pathlib.Path(__file__).parent / "strangers" / "like_t5.model")
+
+
+def test_a_vocabulary_file_belongs_to_one_task_alone():
+    """Two runs in one process, each with its own file, in any order."""
+    small = tasks.get("super_glue_cb_v102", vocabulary_file=LIKE_T5)
+    pocket = tasks.get("super_glue_cb_v102", vocabulary_file=vocabularies.POCKET_FILE)
+    assert small.vocabulary.encode("yes") == [7]
+    assert pocket.vocabulary.encode("yes") == vocabularies.get("pocket").encode("yes") != [7]
+    assert small.vocabulary.encode("yes") == [7]
+    assert tasks.registered("super_glue_cb_v102").output_features[
+        "targets"
+    ].vocabulary.sentence_pieces == vocabularies.get("t5")
+    assert small != pocket
+    assert small == tasks.get("super_glue_cb_v102", vocabulary_file=LIKE_T5)
+
+
+def test_a_file_for_a_vocabulary_without_one_is_refused():
+    with pytest.raises(ValueError, match=r"VOCABULARY_FILE names 'x.model', .* takes no file"):
+        tasks.get("generated_sentiment", vocabulary_file="x.model")
+
+
+def test_the_members_of_a_mixture_have_its_folder_and_file(tmp_path):
+    mixture = tasks.get(
+        "super_glue_wsc_and_dev_v102_simple", data_dir=tmp_path, vocabulary_file=LIKE_T5
+    )
+    assert [member.name for member in mixture.members] == [
+        "super_glue_wsc_v102_simple_eval",
+        "super_glue_wsc_v102_simple_train",
+    ]
+    for member in mixture.members:
+        assert (member.data_dir, member.vocabulary_file) == (str(tmp_path), LIKE_T5)
+        assert member.seqio_task.source.tfds_dataset.data_dir == str(tmp_path)
+        assert mixture.rate(member) == 1.0
+    assert tasks.registered(mixture.name).tasks[0].source.tfds_dataset.data_dir is None
+
+
+def test_the_rates_of_a_mixture_in_a_mixture():
+    names = ["generated_sentiment", "generated_sentiment_true_false"]
+    seqio.MixtureRegistry.add("inner", [(names[0], 1), (names[1], 3)])
+    seqio.MixtureRegistry.add("outer", [("inner", 2), (names[0], 1)])
+    try:
+        outer = tasks.get("outer")
+        assert [outer.rate(member) for member in outer.members] == [1.5, 1.5]
+    finally:
+        seqio.MixtureRegistry.remove("inner")
+        seqio.MixtureRegistry.remove("outer")
 
 
 def test_missing_split_lists_the_splits():
@@ -129,7 +172,7 @@ def test_import_task_module_registers(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     tasks.import_task_module("my_task_module")
     assert tasks.get("my_own_task").name == "my_own_task"
-    assert tasks.labels("my_own_task") is None
+    assert tasks.get("my_own_task").labels is None
     seqio.TaskRegistry.remove("my_own_task")
     sys.modules.pop("my_task_module")
 

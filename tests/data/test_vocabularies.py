@@ -44,13 +44,9 @@ def t5_file(real_data, monkeypatch):
 
 @pytest.fixture
 def t5(monkeypatch):
-    """The vocabulary of seqio's T5 tasks, its choice of file undone afterwards."""
+    """A vocabulary of seqio's T5 tasks that has read no file yet."""
     monkeypatch.delenv("PROMPT_TUNING_T5_VOCAB", raising=False)
-    vocabulary = vocabularies.family("t5").vocabulary
-    before = vocabulary.sentence_pieces.file
-    vocabulary.use_file(None)
-    yield vocabulary
-    vocabulary.use_file(before)
+    return seqio_vocabularies.SentencePieceVocabulary(vocabularies.get("t5"))
 
 
 @pytest.fixture(scope="module")
@@ -158,11 +154,12 @@ def test_features_end_with_eos():
     assert features["targets"].required and not features["inputs"].required
 
 
-def test_the_file_of_a_task_named_late(t5, t5_file):
-    features = vocabularies.family("t5").output_features  # Made before the file is known.
-    vocabularies.use_file(t5, t5_file)
-    assert features["inputs"].vocabulary.encode("True") == [10998]
-    assert t5.decode([27252, 1, 0, 0]) == "contradiction"
+def test_another_file_is_another_vocabulary(t5, t5_file, monkeypatch):
+    monkeypatch.delenv("PROMPT_TUNING_T5_VOCAB")
+    chosen = seqio_vocabularies.with_file(t5, t5_file)
+    assert chosen.encode("True") == [10998]
+    assert chosen.decode([27252, 1, 0, 0]) == "contradiction"
+    assert t5.sentence_pieces.path == vocabularies.T5_FILE
 
 
 def test_the_file_of_a_task_from_the_environment(t5, t5_file, monkeypatch):
@@ -176,8 +173,8 @@ def test_a_named_file_beats_the_environment(t5_file, monkeypatch):
 
 
 def test_missing_file_says_what_to_set(t5):
-    vocabularies.use_file(t5, "/no/such/spiece.model")
-    for vocabulary in (t5, vocabularies.get("t5", "/no/such/spiece.model")):
+    chosen = seqio_vocabularies.with_file(t5, "/no/such/spiece.model")
+    for vocabulary in (chosen, vocabularies.get("t5", "/no/such/spiece.model")):
         with pytest.raises(ValueError) as caught:
             vocabulary.encode("True")
         message = str(caught.value)

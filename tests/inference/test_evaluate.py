@@ -11,7 +11,7 @@ import seqio
 import tiny_runs
 
 from prompt_tuning import trees
-from prompt_tuning.data import registry, tasks
+from prompt_tuning.data import registry
 from prompt_tuning.inference import evaluate, loading
 from prompt_tuning.inference.frozen import load_parameters
 from prompt_tuning.model import decoding
@@ -36,8 +36,7 @@ def says(monkeypatch):
     answer = []
 
     def predict(model, params, examples, **options):
-        vocabulary = tasks.get(examples.task).output_features["targets"].vocabulary
-        rows = [vocabulary.encode(text) for text in answer[0](examples)]
+        rows = [examples.task.vocabulary.encode(text) for text in answer[0](examples)]
         ids = np.zeros((len(rows), 8), np.int32)
         for i, row in enumerate(rows):
             ids[i, : len(row) + 1] = [*row, 1]
@@ -64,6 +63,7 @@ def test_the_metric_is_the_share_that_was_right(prompted, tmp_path, says, capsys
         "task": "generated_sentiment",
         "split": "validation",
         "examples": 20,
+        "labelled": {"generated_sentiment": 20},
         "metrics": {"accuracy": 25.0},
         "dev_score": 25.0,
         "cut": {"generated_sentiment": {"inputs": 0, "targets": 0}},
@@ -91,7 +91,7 @@ def mixture():
 def test_a_mixture_is_the_mean_of_its_tasks(prompted, tmp_path, says, mixture):
     """One task is right in 20 of 20 answers, the other in 5: the dev score is 62.5."""
     right = {"generated_sentiment": 20, "generated_sentiment_true_false": 5}
-    says(lambda examples: (targets_of(examples)[: right[examples.task]] + ["no"] * 15)[:20])
+    says(lambda examples: (targets_of(examples)[: right[examples.task.name]] + ["no"] * 15)[:20])
     run = dataclasses.replace(prompted.run, task=mixture, eval_output_dir=str(tmp_path))
     evaluated = evaluate.evaluate_run(run)
     assert evaluated.score == 62.5
@@ -107,7 +107,7 @@ def test_a_mixture_is_the_mean_of_its_tasks(prompted, tmp_path, says, mixture):
 def test_every_example_is_decoded_once_and_in_order(prompted):
     """Twenty examples in batches of 16: the second batch is filled up, and cut again."""
     run = prompted.run
-    (examples,) = evaluate.load_eval_sets(run)
+    (examples,) = evaluate.load_eval_sets(run, loading.prepare_task(run))
     _, model, params, _ = loading.load_trained(run, loading.prepare_task(run))
     options = {"strategy": run.decoding, "batch_size": 16}
     ids = evaluate.predict(model, params, examples, **options)
@@ -225,7 +225,7 @@ def test_a_pattern_that_is_the_prompt_alone_needs_no_tuned_model(prompted):
 
 def test_sampling_draws_from_the_seed(prompted):
     run = prompted.run
-    (examples,) = evaluate.load_eval_sets(run)
+    (examples,) = evaluate.load_eval_sets(run, loading.prepare_task(run))
     _, model, params, _ = loading.load_trained(run, loading.prepare_task(run))
 
     def drawn(seed):
@@ -239,7 +239,7 @@ def test_sampling_draws_from_the_seed(prompted):
 
 def test_rank_accuracy_counts_the_likeliest_label(prompted, monkeypatch):
     """The likeliest label is 'great', the second, throughout; half of the answers are 'great'."""
-    (examples,) = evaluate.load_eval_sets(prompted.run)
+    (examples,) = evaluate.load_eval_sets(prompted.run, loading.prepare_task(prompted.run))
     scored = []
 
     def rank(model, params, inputs, labels):
@@ -261,8 +261,9 @@ def test_rank_accuracy_is_measured_where_it_is_asked_for(prompted, tmp_path, mon
     assert re.search(r"rank_accuracy +62.50", capsys.readouterr().out)
 
 
-def test_free_text_has_no_labels_to_rank(prompted, monkeypatch):
-    (examples,) = evaluate.load_eval_sets(prompted.run)
-    monkeypatch.setattr(tasks, "labels", lambda name: None)
+def test_free_text_has_no_labels_to_rank(prompted):
+    (examples,) = evaluate.load_eval_sets(prompted.run, loading.prepare_task(prompted.run))
+    info = dataclasses.replace(examples.task.info, labels=None)
+    examples = dataclasses.replace(examples, task=dataclasses.replace(examples.task, info=info))
     with pytest.raises(ValueError, match=r"'generated_sentiment' has no class labels, so there is"):
         evaluate.rank_accuracy(None, None, examples, 16)

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prompt_tuning.data import registry
 from prompt_tuning.data.tables import TableTask
 from prompt_tuning.inference import evaluate, infer, loading
 from prompt_tuning.model import decoding
@@ -47,8 +46,7 @@ def of_table(run, tmp_path):
         table = TableTask("mine", str(path), str(path), **settings)
         return dataclasses.replace(run, task="mine", local_tasks=(table,))
 
-    yield make
-    registry.remove("mine")
+    return make
 
 
 def test_a_text_a_line(run, tmp_path, capsys):
@@ -261,7 +259,7 @@ def test_a_long_input_is_cut_counted_and_flagged(run, tmp_path, capsys):
 
 def test_without_a_file_the_split_of_the_task_is_predicted(run):
     lines = lines_of(infer.infer_run(run).path)
-    (examples,) = evaluate.load_eval_sets(run)
+    (examples,) = evaluate.load_eval_sets(run, loading.prepare_task(run))
     expected = [row["inputs_pretokenized"].decode() for row in examples.raw]
     assert [line["input"] for line in lines] == expected
     assert len(expected) == 20

@@ -11,7 +11,7 @@ import tiny_runs
 from prompt_tuning import config, trees
 from prompt_tuning.checkpoints import checkpoint
 from prompt_tuning.inference.frozen import parameter_shapes
-from prompt_tuning.pocket import corpus_tasks, models, pretrain
+from prompt_tuning.pocket import models, pretrain
 
 BINDINGS = (
     "PocketCorpus.documents=200",
@@ -33,7 +33,6 @@ def made(compiled_programs, tmp_path_factory):
             with contextlib.redirect_stdout(io.StringIO()) as text:
                 pretrain.pretrain("pocket_xs", config.load, **arguments)
             printed.append(text.getvalue())
-    corpus_tasks.register()
     return folder, printed
 
 
@@ -90,7 +89,6 @@ def test_other_settings_need_another_folder(made):
         pretrain.pretrain(
             "pocket_xs", config.load, model_dir=str(folder / "runs"), steps_scale=1e-3
         )
-    corpus_tasks.register()
 
 
 @pytest.mark.slow
@@ -106,7 +104,6 @@ def test_a_killed_stage_is_not_taken_up_with_other_settings(tmp_path, monkeypatc
             pretrain.pretrain("pocket_xs", config.load, bindings=BINDINGS, **arguments)
     with pytest.raises(ValueError, match="runs/span holds this stage with other settings"):
         pretrain.pretrain("pocket_xs", config.load, **arguments)
-    corpus_tasks.register()
 
 
 def _only_before_training(write):

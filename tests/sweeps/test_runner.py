@@ -63,7 +63,7 @@ def test_all_methods_leave_a_line_and_no_weights(sweep_file, quick, capsys):
 def test_equal_shapes_compile_and_read_once(sweep_file, quick, monkeypatch):
     read = []
     load = batches._load
-    monkeypatch.setattr(batches, "load", monkeypatch_free_load)
+    monkeypatch.setattr(batches, "load_examples", monkeypatch_free_load)
     monkeypatch.setattr(batches, "_load", lambda *a: read.append(a[1]) or load(*a))
     runner.run_sweep(str(sweep_file), only=[*ONLY_A, "method=prompt"], keep="nothing")
     assert sorted(read) == ["train", "validation"]
@@ -76,7 +76,7 @@ def test_equal_shapes_compile_and_read_once(sweep_file, quick, monkeypatch):
     assert not any((sweep_file.parent / "runs").iterdir())
 
 
-monkeypatch_free_load = batches.load  # `quick` puts another in its place
+monkeypatch_free_load = batches.load_examples  # `quick` puts another in its place
 
 
 def test_what_is_done_is_not_run_again(sweep_file, counted):
