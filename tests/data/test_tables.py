@@ -78,7 +78,8 @@ def test_label_words_may_have_numbers_for_keys(table):
 
 
 def test_values_are_the_labels_without_words(table):
-    assert make(table(CSV)).table.label_words == {"0": "0", "1": "1"}
+    task = make(table(CSV))
+    assert task.table.label_words == {"0": "0", "1": "1"}
     assert task.labels == ("0", "1")
     assert texts(task) == [("text: Fine, really", "1"), ("text: Awful", "0")]
 
