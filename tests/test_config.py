@@ -15,7 +15,6 @@ from prompt_tuning.data import tables
 from prompt_tuning.inference import loading
 from prompt_tuning.macros import MACROS
 from prompt_tuning.model.decoding import Greedy
-from prompt_tuning.pocket import corpus_tasks
 from prompt_tuning.prompts.prompt import PROMPT_PATH
 from prompt_tuning.run import Run
 from prompt_tuning.sweeps import grid
@@ -177,12 +176,12 @@ def table(tmp_path):
     ]
 
 
-def test_loading_registers_no_task_and_preparing_does(table):
+def test_neither_loading_nor_preparing_registers_a_task(table):
     settings = ["MIXTURE_OR_TASK_NAME='only_loaded'", *table]
     run = load(*settings, without=("tasks",), files=["gin/tasks/from_file.gin"])
     assert run.local_tasks[0].name == "only_loaded"
-    assert "only_loaded" not in seqio.TaskRegistry.names()
     assert loading.prepare_task(run).name == "only_loaded"
+    assert "only_loaded" not in seqio.TaskRegistry.names()
 
 
 def test_a_run_has_its_own_tasks_whatever_was_loaded_after_it(table):
@@ -195,12 +194,9 @@ def test_a_run_has_its_own_tasks_whatever_was_loaded_after_it(table):
     assert [run.local_tasks[0].documents for run in (few, many, plain)] == [5, 50, 500_000]
     assert load().local_tasks == ()
     rows = {}
-    try:
-        for name, run in (("few", few), ("many", many), ("few again", few)):
-            task = loading.prepare_task(run)
-            rows[name] = len(task.source.get_dataset("train", shuffle=False))
-    finally:
-        corpus_tasks.PocketCorpus().register()
+    for name, run in (("few", few), ("many", many), ("few again", few)):
+        task = loading.prepare_task(run).seqio_task
+        rows[name] = len(task.source.get_dataset("train", shuffle=False))
     assert rows == {"few": 5, "many": 50, "few again": 5}
 
 

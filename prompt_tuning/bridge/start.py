@@ -16,6 +16,7 @@ import numpy as np
 
 from prompt_tuning import trees
 from prompt_tuning.checkpoints import checkpoint
+from prompt_tuning.data import labels
 from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.model.transformer import EMBEDDING_PATH
 from prompt_tuning.prompts import files, initializers
@@ -50,7 +51,8 @@ def new_prompt(
         table = np.zeros((0, shape[1]), np.float32)  # nobody looks at it
         if "embeddings" in inspect.signature(initializer).parameters:
             table = _table(checkpoint_path, embedding_file, shape[1])
-        bound = initializers.bind(initializer, embeddings=table, tokenize=vocabulary.encode)
+        tokenize = labels.tokenizer(vocabulary)
+        bound = initializers.bind(initializer, embeddings=table, tokenize=tokenize)
         with jax.ensure_compile_time_eval():  # T5X is tracing
             made = initializers.initialize(bound, setup.prompt_rng(seed), shape)
         return np.asarray(made)

@@ -251,6 +251,40 @@ def test_rank_accuracy_counts_the_likeliest_label(prompted, monkeypatch):
     assert scored == [((16, 48), [b"awful", b"great"])] * 2  # twenty examples in two batches
 
 
+def test_rank_accuracy_leaves_out_rows_without_a_label(prompted, monkeypatch):
+    """'great' is likelier throughout; of four rows with a label one is 'great', oddly written."""
+    (examples,) = evaluate.load_eval_sets(prompted.run, loading.prepare_task(prompted.run))
+    targets = [b"awful", b" great ", b"awful", b"awful", *[b"<unk>"] * 16]
+    rows = [
+        {**row, "targets_pretokenized": target}
+        for row, target in zip(examples.raw, targets, strict=True)
+    ]
+    monkeypatch.setattr(
+        decoding, "rank", lambda model, params, inputs, labels: [[-2.0, -1.0]] * len(inputs)
+    )
+    some = dataclasses.replace(examples, raw=tuple(rows))
+    assert evaluate.rank_accuracy(None, None, some, 16) == 25.0
+
+
+def test_rows_without_a_label_are_counted_and_said(prompted, tmp_path, says, capsys, monkeypatch):
+    """Five of twenty rows have a label, and the model gets one of them right."""
+    load = evaluate.load_eval_sets
+
+    def partly_labelled(run, task):
+        (examples,) = load(run, task)
+        rows = [{**row, "targets_pretokenized": b"<unk>"} for row in examples.raw[5:]]
+        return [dataclasses.replace(examples, raw=(*examples.raw[:5], *rows))]
+
+    monkeypatch.setattr(evaluate, "load_eval_sets", partly_labelled)
+    says(lambda examples: targets_of(examples)[:1] + ["neither"] * 4 + ["<unk>"] * 15)
+    run = dataclasses.replace(prompted.run, eval_output_dir=str(tmp_path))
+    assert evaluate.evaluate_run(run).metrics == {"accuracy": 20.0}
+    summary, predictions = written(tmp_path)
+    assert summary["labelled"] == {"generated_sentiment": 5}
+    assert summary["examples"] == len(predictions["generated_sentiment"]) == 20
+    assert "15 of 20 rows have no label and are left out of the metrics" in capsys.readouterr().out
+
+
 def test_rank_accuracy_is_measured_where_it_is_asked_for(prompted, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(evaluate, "rank_accuracy", lambda *given: 62.5)
     run = dataclasses.replace(prompted.run, eval_rank=True, eval_output_dir=str(tmp_path))

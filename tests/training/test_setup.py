@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 import re
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -15,7 +16,11 @@ from prompt_tuning.data import tasks, vocabularies
 from prompt_tuning.inference import loading
 from prompt_tuning.inference.frozen import FrozenT5, load_parameters
 from prompt_tuning.prompts import files
-from prompt_tuning.prompts.initializers import from_class_labels, from_random_uniform
+from prompt_tuning.prompts.initializers import (
+    from_class_labels,
+    from_embedded_string,
+    from_random_uniform,
+)
 from prompt_tuning.prompts.prompt import PROMPT_PATH
 from prompt_tuning.training import setup
 
@@ -51,6 +56,23 @@ def test_the_prompt_starts_from_the_models_embeddings(t5):
     table = np.array(t5.params["token_embedder/embedding"])
     np.testing.assert_allclose(prompt[0], (table[100] + table[101]) / 2, rtol=1e-6)
     np.testing.assert_array_equal(prompt[1], table[102])
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        functools.partial(from_class_labels, labels=["yes", "<=50K"]),
+        functools.partial(from_embedded_string, text="<=50K"),
+    ],
+    ids=["class_labels", "embedded_string"],
+)
+def test_a_prompt_does_not_start_at_unknown(t5, start):
+    file = Path(__file__).parents[1] / "data" / "strangers" / "like_t5.model"
+    vocabulary = vocabularies.get("t5", file)  # lacks '<'
+    with pytest.raises(ValueError, match="The prompt cannot start at '<=50K': .* lacks a char"):
+        setup.initial_prompt(
+            make_run(prompt_initializer=start), dataclasses.replace(t5, vocabulary=vocabulary)
+        )
 
 
 def test_an_embedding_file_replaces_the_models_table(t5, tmp_path):
