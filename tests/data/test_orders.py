@@ -5,7 +5,7 @@ import zlib
 import numpy as np
 import pytest
 
-from prompt_tuning.data import orders
+from prompt_tuning.data import batches, orders
 
 
 @pytest.mark.parametrize(
@@ -54,3 +54,28 @@ def test_a_stretch_of_the_stream_can_be_drawn_by_itself():
     whole = orders.uniform([0, 1], 0, 1004)
     np.testing.assert_array_equal(orders.uniform([0, 1], 1000, 4), whole[1000:])
     np.testing.assert_allclose(whole[1000:], [0.21500, 0.06713, 0.32597, 0.32918], atol=5e-6)
+
+
+def numbered(task, count):
+    """Rows whose only token, less 3, is their number."""
+    rows = batches.Ragged.from_rows([np.array([number + 3, 1]) for number in range(count)])
+    return batches.Examples(task, "train", {"inputs": 2, "targets": 2}, rows, rows, (), {}, {})
+
+
+def numbers(stream, steps):
+    return [(next(stream)["encoder_input_tokens"][:, 0] - 3).tolist() for _ in range(steps)]
+
+
+def test_batches_of_a_task_and_of_a_mixture(monkeypatch):
+    """In the orders that NumPy 2.4 gave, without its Generator."""
+    monkeypatch.delattr(np.random, "Generator")
+    monkeypatch.delattr(np.random, "default_rng")
+    task = batches.TrainBatches([numbered("one", 12)], 8, seed=0)
+    assert numbers(task, 3) == [
+        [9, 2, 7, 4, 5, 11, 0, 3],
+        [6, 10, 8, 1, 0, 7, 1, 11],  # the second epoch begins with 0
+        [3, 10, 4, 6, 9, 8, 2, 5],
+    ]
+    both = [numbered("one", 12), numbered("two", 5)]
+    mixture = batches.TrainBatches(both, 8, seed=3, rates=(2.0, 1.0), start_step=1)
+    assert numbers(mixture, 2) == [[0, 8, 11, 7, 0, 1, 1, 10], [2, 9, 3, 4, 5, 0, 4, 6]]

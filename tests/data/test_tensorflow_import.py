@@ -1,5 +1,6 @@
 """What TensorFlow writes when it is imported: greetings are dropped, warnings are not."""
 
+import os
 import subprocess
 import sys
 
@@ -76,6 +77,9 @@ def test_a_closed_stderr_stops_nothing(tmp_path, libraries):
     assert subprocess.run(command, capture_output=True, text=True).stdout == "imported\n"
 
 
+@pytest.mark.skipif(
+    os.path.exists("/dev/nvidia0"), reason="TensorFlow rightly warns of a GPU that it cannot use"
+)
 def test_nothing_is_written_without_a_gpu():
     code = "import prompt_tuning.data.tensorflow_import"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
