@@ -96,15 +96,15 @@ def test_cached_steps_equal_the_whole_target_at_once(params, inputs):
         bound = MODEL.bind({"params": params})
         encoded = bound.encode(inputs)
         cache = bound.start_decoding(encoded, rows=8, length=LENGTH)
-        return bound.decode(encoded, fed, targets), cache, encoded.valid
+        return bound.decode(encoded, fed, targets), cache, encoded.inputs
 
     @jax.jit
-    def step(params, tokens, cache, index, valid):
-        return MODEL.apply({"params": params}, tokens, cache, index, valid, method="decode_step")
+    def step(params, tokens, cache, index, read):
+        return MODEL.apply({"params": params}, tokens, cache, index, read, method="decode_step")
 
-    whole, cache, valid = start(params)
+    whole, cache, read = start(params)
     for i in range(LENGTH):
-        logits, cache = step(params, fed[:, i : i + 1], cache, jnp.int32(i), valid)
+        logits, cache = step(params, fed[:, i : i + 1], cache, jnp.int32(i), read)
         np.testing.assert_allclose(logits, whole[:, i], atol=1e-4)
 
 
@@ -114,17 +114,17 @@ def test_beams_share_the_keys_of_their_input(params, inputs):
         return bound.start_decoding(bound.encode(inputs), rows=4 * 3, length=LENGTH)
 
     cache = jax.eval_shape(start)
-    assert cache[0].self_keys.shape == (12, LENGTH, 4, 8)
-    assert cache[0].cross_keys.shape == (4, 12, 4, 8)
+    assert cache.layers[0].self_keys.shape == (12, LENGTH, 4, 8)
+    assert cache.layers[0].cross_keys.shape == (4, 12, 4, 8)
 
 
 def test_the_encoder_runs_once(params, inputs):
     runs = []
 
     class Counter(nn.Module):
-        def __call__(self, embedded, valid):
+        def __call__(self, embedded, inputs):
             jax.debug.callback(lambda: runs.append(1))
-            return embedded, valid
+            return embedded
 
     counting = Transformer(CONFIG, Hooks(encoder_input=Counter))
     generate(counting, params, inputs, max_decode_length=4, strategy=BeamSearch(num_beams=2))
@@ -221,14 +221,14 @@ def test_bfloat16_activations_decode(inputs, params):
 def test_a_strategy_of_ones_own(params, inputs, greedy):
     @dataclasses.dataclass(frozen=True)
     class RepeatFirst:
-        """Writes the likeliest first token again and again."""
+        """Repeats the likeliest first token."""
 
-        def __call__(self, writer, *, max_decode_length, num_decodes, eos_id, rng):
-            cache = writer.start(1, max_decode_length)
-            start = jnp.zeros((writer.batch_size,), jnp.int32)
-            logits, _ = writer.step(start, cache, jnp.int32(0))
+        def __call__(self, decoder, *, max_decode_length, num_decodes, eos_id, rng):
+            cache = decoder.start(1, max_decode_length)
+            start = jnp.zeros((decoder.batch_size,), jnp.int32)
+            logits, _ = decoder.step(start, cache, jnp.int32(0))
             first = jnp.argmax(logits, axis=-1).astype(jnp.int32)[:, None, None]
-            return Decoded(jnp.tile(first, max_decode_length), jnp.zeros((writer.batch_size, 1)))
+            return Decoded(jnp.tile(first, max_decode_length), jnp.zeros((decoder.batch_size, 1)))
 
     decoded = generate(MODEL, params, inputs, max_decode_length=3, strategy=RepeatFirst())
     np.testing.assert_array_equal(decoded.tokens, np.tile(greedy.tokens[:, :, :1], 3))

@@ -18,7 +18,7 @@ AFTER_B = [0.00, 0.90, 0.05, 0.05]
 
 
 class Bigrams:
-    """Stands in for a `Writer`; its cache is the last token, so that a wrong row shows."""
+    """Stands in for a `CachedDecoder`; its cache is the last token, so that a wrong row shows."""
 
     def __init__(self, *rows, batch_size=1):
         self.batch_size = batch_size
@@ -37,13 +37,13 @@ class Bigrams:
     def take(self, cache, rows):
         return cache[rows]
 
-    def write(self, strategy, max_decode_length, num_decodes=1, rng=None):
+    def decode(self, strategy, max_decode_length, num_decodes=1, rng=None, eos_id=1):
         run = jax.jit(
             lambda: strategy(
                 self,
                 max_decode_length=max_decode_length,
                 num_decodes=num_decodes,
-                eos_id=1,
+                eos_id=eos_id,
                 rng=rng,
             )
         )
@@ -58,13 +58,13 @@ def bigrams():
 
 
 def test_greedy_walks_into_the_garden_path(bigrams):
-    decoded = bigrams.write(Greedy(), 5)
+    decoded = bigrams.decode(Greedy(), 5)
     assert decoded.tokens.tolist() == [[[2, 1, 0, 0, 0]]]
     np.testing.assert_allclose(decoded.scores, [[np.log(0.6 * 0.34)]], rtol=1e-6)
 
 
 def test_beam_search_finds_the_likelier_sequence(bigrams):
-    decoded = bigrams.write(BeamSearch(num_beams=2), 5, num_decodes=2)
+    decoded = bigrams.decode(BeamSearch(num_beams=2), 5, num_decodes=2)
     penalty = (7 / 6) ** 0.6
     assert decoded.tokens.tolist() == [[[3, 1, 0, 0, 0], [2, 1, 0, 0, 0]]]
     np.testing.assert_allclose(
@@ -75,36 +75,36 @@ def test_beam_search_finds_the_likelier_sequence(bigrams):
 def test_alpha_decides_between_short_and_long():
     # eos at once has probability 0.2; 'a' and then eos 0.72 * 0.25 = 0.18.
     bigrams = Bigrams([0, 0.2, 0.72, 0.08], [0, 0.25, 0.375, 0.375], [0, 0.2, 0.4, 0.4])
-    short = bigrams.write(BeamSearch(num_beams=2, alpha=0.0), 2)
+    short = bigrams.decode(BeamSearch(num_beams=2, alpha=0.0), 2)
     assert short.tokens.tolist() == [[[1, 0]]]
     np.testing.assert_allclose(short.scores, [[np.log(0.2)]], rtol=1e-6)
-    long = bigrams.write(BeamSearch(num_beams=2, alpha=2.0), 2)
+    long = bigrams.decode(BeamSearch(num_beams=2, alpha=2.0), 2)
     assert long.tokens.tolist() == [[[2, 1]]]
     np.testing.assert_allclose(long.scores, [[np.log(0.18) / (7 / 6) ** 2]], rtol=1e-6)
 
 
 def test_no_sequence_ended_returns_live_ones_with_plain_log_probabilities():
     bigrams = Bigrams([0, 0, 0.6, 0.4], [0, 0, 0.7, 0.3], [0, 0, 0.2, 0.8])
-    decoded = bigrams.write(BeamSearch(num_beams=1), 3)
+    decoded = bigrams.decode(BeamSearch(num_beams=1), 3)
     assert decoded.tokens.tolist() == [[[2, 2, 2]]]
     np.testing.assert_allclose(decoded.scores, [[np.log(0.6 * 0.7 * 0.7)]], rtol=1e-6)
 
 
 def test_fewer_decodes_than_beams_are_the_best_ones(bigrams):
-    decoded = bigrams.write(BeamSearch(num_beams=2), 5)
+    decoded = bigrams.decode(BeamSearch(num_beams=2), 5)
     assert decoded.tokens.tolist() == [[[3, 1, 0, 0, 0]]]
     assert decoded.scores.shape == (1, 1)
 
 
 def test_a_finished_sequence_hides_live_ones_and_empty_places_score_minus_1e7():
     bigrams = Bigrams([0, 0.01, 0.6, 0.39], [0, 0, 0.7, 0.3], [0, 0, 0.2, 0.8])
-    decoded = bigrams.write(BeamSearch(num_beams=2), 1, num_decodes=2)
+    decoded = bigrams.decode(BeamSearch(num_beams=2), 1, num_decodes=2)
     assert decoded.tokens.tolist() == [[[1], [0]]]
     np.testing.assert_allclose(decoded.scores, [[np.log(0.01), -1e7]], rtol=1e-6)
 
 
-def test_writing_stops_when_every_row_has_ended(bigrams):
-    bigrams.write(Greedy(), 50)
+def test_decoding_stops_when_every_row_has_ended(bigrams):
+    bigrams.decode(Greedy(), 50)
     assert len(bigrams.steps) == 2
 
 
@@ -112,7 +112,7 @@ def test_beam_search_stops_when_nothing_can_get_better():
     # Finished after two steps: 'a eos' 0.81 and 'b eos' 0.081; live ones lose nine tenths a step
     # and the brevity penalty of at most (56 / 6) ** 0.6 = 3.8 cannot make up for that for long.
     bigrams = Bigrams([0, 0, 0.9, 0.1], [0, 0.9, 0.05, 0.05], [0, 0.81, 0.095, 0.095])
-    decoded = bigrams.write(BeamSearch(num_beams=2), 50, num_decodes=2)
+    decoded = bigrams.decode(BeamSearch(num_beams=2), 50, num_decodes=2)
     assert decoded.tokens[0, 0, :2].tolist() == [2, 1]
     assert 2 <= len(bigrams.steps) <= 6
 
@@ -120,13 +120,13 @@ def test_beam_search_stops_when_nothing_can_get_better():
 def test_beam_search_goes_on_while_a_live_sequence_can_win():
     # The only place is taken at once, by eos with 0.1; 'a eos' with 0.81 comes a step later.
     bigrams = Bigrams([0, 0.1, 0.9, 0], [0, 0.9, 0.1, 0], [0, 1, 0, 0])
-    decoded = bigrams.write(BeamSearch(num_beams=1), 5)
+    decoded = bigrams.decode(BeamSearch(num_beams=1), 5)
     assert decoded.tokens.tolist() == [[[2, 1, 0, 0, 0]]]
 
 
 def test_one_ended_row_waits_for_the_others():
     bigrams = Bigrams([0, 0.5, 0.5, 0], [0, 0, 0, 1], [0, 1, 0, 0], batch_size=8)
-    decoded = bigrams.write(Sample(), 10, rng=jax.random.key(0))
+    decoded = bigrams.decode(Sample(), 10, rng=jax.random.key(0))
     short, long = [1, 0, 0, 0, 0, 0, 0, 0, 0, 0], [2, 3, 1, 0, 0, 0, 0, 0, 0, 0]
     rows = decoded.tokens[:, 0].tolist()
     assert short in rows and long in rows and all(row in (short, long) for row in rows)

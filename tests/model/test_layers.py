@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prompt_tuning.model import masks
+from prompt_tuning.model.inputs import as_inputs
 from prompt_tuning.model.layers import RMSNorm, relative_position_bucket
 
 
@@ -33,12 +34,12 @@ def test_causal_buckets_use_all_32_for_the_past():
 
 
 def test_masks_look_as_drawn():
-    valid = jnp.array([[True, True, True], [True, True, False]])
+    inputs = as_inputs(jnp.array([[7, 8, 1], [7, 1, 0]]))
     expected = [
         [[1, 0, 0], [1, 1, 0], [1, 1, 1]],
         [[1, 0, 0], [1, 1, 0], [0, 0, 0]],
     ]
-    np.testing.assert_array_equal(masks.causal_mask(valid)[:, 0], expected)
+    np.testing.assert_array_equal(masks.causal_mask(inputs)[:, 0], expected)
 
 
 def test_masked_scores_get_no_weight():

@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import t5x_tiny
-from flax import linen as nn
 
 from prompt_tuning import trees
-from prompt_tuning.model.hooks import Hooks
+from prompt_tuning.model.inputs import as_decoder_inputs
 from prompt_tuning.model.transformer import Transformer
 
 TINY = t5x_tiny.CONFIG
@@ -74,12 +73,12 @@ def test_decoder_is_causal(params, inputs):
     model = Transformer(TINY)
     encoded = model.apply(params, inputs[0], method="encode")
     embedded = jax.random.normal(jax.random.key(0), (4, 7, 32))
-    valid = jnp.ones((4, 7), bool)
+    fed = as_decoder_inputs(inputs[1], jnp.ones((4, 7), jnp.int32))
     table = params["params"]["token_embedder"]["embedding"]
 
     def position_3(embedded):
         logits = model.apply(
-            params, method=lambda m: m.decoder(embedded, encoded, valid, table, True)
+            params, method=lambda m: m.decoder(embedded, fed, encoded, table, True)
         )
         return logits[:, 3].sum()
 
@@ -105,7 +104,7 @@ def test_one_step_at_a_time_gives_the_same_logits(params, inputs):
     for i in range(7):
         tokens = inputs[1][:, i : i + 1]
         logits, cache = model.apply(
-            params, tokens, cache, jnp.int32(i), encoded.valid, method="decode_step"
+            params, tokens, cache, jnp.int32(i), encoded.inputs, method="decode_step"
         )
         real = inputs[2][:, i] > 0
         np.testing.assert_allclose(logits[real], whole[real, i], atol=1e-5)
@@ -117,24 +116,6 @@ def test_dropout_needs_to_be_asked_for(params, inputs):
     dropped = model.apply(params, *inputs, enable_dropout=True, rngs={"dropout": jax.random.key(0)})
     assert np.abs(still - dropped).max() > 0.01
     np.testing.assert_array_equal(still, model.apply(params, *inputs))
-
-
-class Doubled(nn.Module):
-    """A hook that appends the input once more, with a parameter of its own."""
-
-    @nn.compact
-    def __call__(self, embedded, valid):
-        scale = self.param("scale", nn.initializers.ones, (1, 1, 1))
-        return jnp.concatenate([embedded, embedded * scale], 1), jnp.concatenate([valid] * 2, 1)
-
-
-def test_a_hook_lengthens_what_all_layers_see(inputs):
-    model = Transformer(TINY, Hooks(encoder_input=lambda: Doubled(name="doubled")))
-    made = model.init(jax.random.key(0), *inputs)
-    assert "encoder/doubled/scale" in trees.flatten(made["params"])
-    encoded = model.apply(made, inputs[0], method="encode")
-    assert encoded.values.shape == (4, 24, 32)
-    np.testing.assert_array_equal(encoded.valid, np.tile(inputs[0] > 0, (1, 2)))
 
 
 def test_bfloat16_activations_stay_near_float32(params, inputs, vector):
