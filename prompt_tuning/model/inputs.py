@@ -131,7 +131,7 @@ def reserve_prompt(inputs: Inputs, *, length: int, position: str = "prefix") -> 
     shift, start = (length, 0) if position == "prefix" else (0, tokens)
     vectors, none = np.arange(length, dtype=np.int32)[None], np.full((1, tokens), -1, np.int32)
     return inputs._replace(
-        tokens=joined(jnp.zeros((1, 1), inputs.tokens.dtype), inputs.tokens),
+        tokens=joined(jnp.zeros((1, 1), jnp.int32), inputs.tokens),
         valid=joined(jnp.ones((1, 1), bool), inputs.valid),
         positions=joined(vectors + start, inputs.positions + shift),
         prompt_places=joined(vectors, none, np),  # NumPy: known while tracing

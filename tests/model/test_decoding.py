@@ -147,6 +147,34 @@ def test_inputs_do_not_influence_each_other(params, inputs, greedy):
     np.testing.assert_allclose(decoded.scores, greedy.scores[order], rtol=1e-5)
 
 
+def test_any_id_may_be_the_eos(params, inputs, greedy):
+    """Some id that greedy decoding writes in the middle; 1 is then a token like any other."""
+    eos_id = int(greedy.tokens[0, 0, 2])
+    assert eos_id > 1
+    decoded = generate(MODEL, params, inputs, max_decode_length=LENGTH, eos_id=eos_id)
+    assert decoded.tokens[0, 0, 2] == eos_id and not decoded.tokens[0, 0, 3:].any()
+    for before, row in zip(np.asarray(greedy.tokens[:, 0]), decoded.tokens[:, 0], strict=True):
+        ended = eos_id in before and 1 not in before[: before.tolist().index(eos_id)]
+        if ended:
+            end = before.tolist().index(eos_id) + 1
+            np.testing.assert_array_equal(row, np.pad(before[:end], (0, LENGTH - end)))
+    scores = score(MODEL, params, inputs, decoded.tokens[:, 0])
+    np.testing.assert_allclose(decoded.scores[:, 0], scores, atol=1e-4)
+
+
+def test_id_1_counts_in_a_score_like_any_other_and_padding_does_not(params, inputs):
+    """A label of a vocabulary whose EOS is 5, token by token from the logits."""
+    label = np.array([7, 1, 5], np.int32)
+    targets = padded(np.tile(label, (4, 1)))
+    fed = np.pad(targets, ((0, 0), (1, 0)))[:, :-1]
+    logits = MODEL.apply({"params": params}, inputs, fed, targets)
+    logs = np.asarray(jax.nn.log_softmax(logits))
+    expected = logs[:, [0, 1, 2], label].sum(axis=1)
+    np.testing.assert_allclose(score(MODEL, params, inputs, targets), expected, atol=1e-4)
+    ranked = rank(MODEL, params, inputs, padded(np.tile(label, (4, 1))))
+    np.testing.assert_allclose(ranked[:, 0], expected, atol=1e-4)
+
+
 # How strategies relate
 
 

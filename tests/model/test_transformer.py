@@ -8,12 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import t5x_tiny
+from flax import linen as nn
 
 from prompt_tuning import trees
 from prompt_tuning.model.inputs import as_decoder_inputs
 from prompt_tuning.model.transformer import Transformer
+from prompt_tuning.prompts.prompt import PROMPT_PATH, soft_prompt_hooks
 
 TINY = t5x_tiny.CONFIG
+HALF = dataclasses.replace(TINY, dropout_rate=0.5)
 INPUT_NAMES = ("encoder_input_tokens", "decoder_input_tokens", "decoder_target_tokens")
 
 
@@ -116,6 +119,48 @@ def test_dropout_needs_to_be_asked_for(params, inputs):
     dropped = model.apply(params, *inputs, enable_dropout=True, rngs={"dropout": jax.random.key(0)})
     assert np.abs(still - dropped).max() > 0.01
     np.testing.assert_array_equal(still, model.apply(params, *inputs))
+
+
+def dropouts(model, params, inputs):
+    """Input and output of every dropout, in the order of the calls, by the path of its module."""
+    calls = []
+
+    def record(next_fun, args, kwargs, context):
+        y = next_fun(*args, **kwargs)
+        if isinstance(context.module, nn.Dropout):
+            calls.append(("/".join(context.module.path), np.asarray(args[0]), np.asarray(y)))
+        return y
+
+    with nn.intercept_methods(record):
+        model.apply(params, *inputs, enable_dropout=True, rngs={"dropout": jax.random.key(0)})
+    return calls
+
+
+def test_only_the_encoders_last_dropout_differs_between_positions(params, inputs):
+    """As in T5X: everywhere else a unit is dropped at all positions of a row, or at none."""
+    calls = dropouts(Transformer(HALF), params, inputs)
+    assert len(calls) == (2 + 2 * 4) + (2 + 2 * 6)
+    differing = [
+        path
+        for path, x, y in calls
+        if (((x != 0) & (y != 0)).any(axis=-2) & ((x != 0) & (y == 0)).any(axis=-2)).any()
+    ]
+    assert differing == ["encoder/Dropout_1"]
+    assert calls[9][0] == "encoder/Dropout_1"  # the last of the encoder's ten
+
+
+def test_a_prompt_gets_dropout_as_the_tokens_do(params, inputs):
+    """The first dropout sees P + T positions, and drops the same units of vectors and tokens."""
+    prompt = np.linspace(1, 2, 5 * 32, dtype=np.float32).reshape(5, 32)
+    flat = trees.flatten(params["params"]) | {PROMPT_PATH: prompt}
+    model = Transformer(HALF, soft_prompt_hooks(length=5))
+    path, x, y = dropouts(model, {"params": trees.unflatten(flat)}, inputs)[0]
+    assert path == "encoder/Dropout_0" and x.shape == (4, 5 + 12, 32)
+    for row in range(4):
+        np.testing.assert_array_equal(x[row, :5], prompt)
+        kept = (y[row] != 0).any(axis=0)
+        assert kept.any() and not kept.all()
+        np.testing.assert_allclose(y[row, :5], 2 * prompt * kept[None])
 
 
 def test_bfloat16_activations_stay_near_float32(params, inputs, vector):
