@@ -177,14 +177,14 @@ EOS_IS_5 = {
 @pytest.mark.parametrize("strategy", [Greedy(), Sample(), BeamSearch(num_beams=2)])
 def test_another_eos_ends_a_sequence_and_id_1_does_not(strategy):
     """In a vocabulary whose EOS is 5, id 1 is a token like any other."""
-    bigrams = Bigrams(*EOS_IS_5.values(), batch_size=8, eos_id=5)
+    bigrams = Bigrams(*EOS_IS_5.values(), batch_size=32, eos_id=5)
     decoded = bigrams.decode(strategy, 20, rng=jax.random.key(0))
     rows = decoded.tokens[:, 0].tolist()
     for row in rows:
         assert row.count(5) == 1 and not any(row[row.index(5) + 1 :])
     assert any(row[:2] == [1, 5] for row in rows)
     if not isinstance(strategy, Sample):
-        assert rows == [[1, 5] + 18 * [0]] * 8
+        assert rows == [[1, 5] + 18 * [0]] * 32
         penalty = (7 / 6) ** 0.6 if isinstance(strategy, BeamSearch) else 1
         np.testing.assert_allclose(decoded.scores, np.log(0.36) / penalty, rtol=1e-5)
 
