@@ -18,8 +18,8 @@ CONFIG = T5Config(
     emb_dim=8,
     num_heads=2,
     head_dim=4,
-    num_encoder_layers=2,
-    num_decoder_layers=2,
+    num_encoder_layers=1,
+    num_decoder_layers=1,
     mlp_dim=16,
 )
 MODEL = Transformer(CONFIG)
