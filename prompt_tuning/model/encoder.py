@@ -15,19 +15,14 @@ from prompt_tuning.model.layers import (
     dropout,
 )
 from prompt_tuning.model.sizes import T5Config
-from prompt_tuning.shapes import Array, Bool, Float
+from prompt_tuning.shapes import Array, Float
 
 
 class Encoded(NamedTuple):
-    """The encoder's output and the inputs it is of, a prompt's places included."""
+    """The encoder's output, and its inputs with the reserved places of a prompt."""
 
     values: Float[Array, "B S H"]
     inputs: Inputs
-
-    @property
-    def valid(self) -> Bool[Array, "B S"]:
-        """False at padding."""
-        return self.inputs.valid
 
 
 class EncoderLayer(nn.Module):

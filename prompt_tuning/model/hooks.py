@@ -23,15 +23,16 @@ beside the model's, under the name that the factory gives it:
 
 Several modules in one scope, such as two sub-layers of a layer, need different names.
 
-Factories are called with plain names and numbers, and modules with arrays and `Inputs` only. A
-`layer` is a number from 0, or None where one traced body serves all layers of a stack (`nn.scan`):
-then the factory returns one module for all, and its parameters are stacked, [layers, ...]. A
-factory that depends on the number, or a path, can therefore not be scanned. With a cache the
-decoder sees one position at a time, L = 1 at position `inputs.positions`; a module in the decoder
-must compute each position from that position alone.
+Layers may be scanned. A `layer` is a number from 0, or None where one traced body serves all layers
+of a stack (`nn.scan`; a path then has no number, 'encoder/layers/...'): the factory returns one
+module for all of them, and its parameters are stacked, [layers, ...]. A factory that treats layers
+differently works only where they are unrolled. Factories get names and numbers only, modules get
+arrays and `Inputs` only, and neither may keep an array from one call to the next.
 
-A module with dropout of its own is to use it if `self.has_rng('dropout')`, which is the case in
-training only.
+A module in the decoder computes each position from that position alone: with a cache it is called
+for one position at a time, L = 1, with its number in `inputs.positions`.
+
+A module with its own dropout applies it if `self.has_rng('dropout')`, that is in training.
 """
 
 import dataclasses
@@ -41,17 +42,13 @@ from flax import linen as nn
 
 from prompt_tuning.model.inputs import Inputs
 
-STACKS = ("encoder", "decoder")
-SUBLAYERS = ("self_attention", "cross_attention", "mlp")
-"""The sub-layers of a layer, in order; the encoder has no cross-attention."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Hooks:
     """What is attached to a T5; the default attaches nothing.
 
-    Hooks are part of the model, which is a static argument of compiled functions: they are
-    compared and hashed, so keep them and do not make equal ones anew for every call.
+    Hooks are part of the model, which is a static argument of compiled functions and hashed with
+    its factories: make them once, since new ones compile again.
 
     Attributes:
       reserve: `(inputs) -> inputs`, before the embedding, of inputs whose `prompt_places` is None:
@@ -59,18 +56,20 @@ class Hooks:
       encoder_input: `() -> module`; the module takes `(embedded [B, S, H], inputs)` before dropout
         and returns the same shape.
       decoder_input: the same in the decoder, `(embedded [R, L, H], inputs)`.
-      layer_input: `(stack, layer) -> module`; takes `(x [B, S, H], inputs)`, what the layer and its
-        residual connections read, and returns the same shape.
+      layer_input: `(stack, layer) -> module`, stack being 'encoder' or 'decoder'; takes
+        `(x [B, S, H], inputs)`, x being what the layer and its residual connections read, and
+        returns the same shape.
       extra_keys_values: `(stack, layer, attention) -> module`, attention being 'self_attention' or
         'cross_attention'; takes the encoder's `inputs` and returns E more keys and values, two
         [B, E, N, D] or [1, E, N, D]. In the decoder the K rows of one input share them. Every
-        query sees them, at no relative position (bias 0). With a cache they are made once.
+        query attends to them, with a position bias of 0. With a cache they are computed once.
       dense: `(path) -> module`, path as in 'encoder/layers_0/attention/query'; takes
         `(x [..., I], multiply)`, where `multiply(x)` is x times the matrix, [..., I] -> [..., O],
         and returns [..., O]. Heads lie side by side in I and O, as in the stored matrix.
-      after_sublayer: `(stack, layer, sublayer) -> module`, sublayer being one of `SUBLAYERS`; takes
-        `(y [B, S, H], x [B, S, H])`, where y is what the sub-layer adds, dropout included, and x
-        what it is added to; returns what to add in place of y.
+      after_sublayer: `(stack, layer, sublayer) -> module`, sublayer being 'self_attention',
+        'cross_attention' (decoder only) or 'mlp'; takes `(y [B, S, H], x [B, S, H])`, y being the
+        sub-layer's output after dropout and x the residual stream that it is added to; returns
+        what to add instead of y.
     """
 
     reserve: Callable[[Inputs], Inputs] | None = None

@@ -1,16 +1,16 @@
 """What a stack of layers reads, as one pytree: ids, and what masks and positions are made from.
 
-A plain array of ids becomes an `Inputs` at the model's door, and only there is padding told from
-the id 0. A caller that knows more, such as which of several examples a position belongs to,
-builds the `Inputs` itself. Two packed examples and a padding position:
+The model turns a plain array of ids into an `Inputs` with `as_inputs`, the only place where id 0
+means padding. A caller that knows more, such as which of several packed examples a position belongs
+to, builds the `Inputs` itself. Two packed examples and a padding position:
 
     tokens        [[7, 8, 1, 9, 1, 0]]
     valid         [[1, 1, 1, 1, 1, 0]]
     segment_ids   [[1, 1, 1, 2, 2, 0]]     a position sees its own segment only
     positions     [[0, 1, 2, 0, 1, 0]]     relative positions are differences of these
 
-The places of a prompt are reserved before the embedding, so that the length of a batch is fixed by
-the batch. Two vectors in front of three tokens; the hook at `encoder_input` fills them:
+The places of a prompt are reserved before the embedding, so the batch has its full length from the
+start; the hook at `encoder_input` fills them. Two vectors in front of three tokens:
 
     tokens        [[0, 0, 7, 8, 1]]
     prompt_places [[0, 1, -1, -1, -1]]
@@ -30,19 +30,19 @@ POSITIONS = ("prefix", "suffix")
 class Inputs(NamedTuple):
     """What the encoder or the decoder reads.
 
-    The optional fields are None where they say nothing; None is part of the pytree's structure,
-    so the simple case compiles to a program without them.
+    Optional fields are None when unused. None is part of the pytree's structure, so the simple
+    case compiles to a program without them.
 
     Attributes:
       tokens: ids that are embedded; in the decoder, the targets shifted right.
       valid: False at padding. In the decoder, whether the position predicts a real target.
       positions: position of each token within its example, for relative positions and causality.
-        One row stands for all rows if they count alike.
+        [1, S] if the same in all rows.
       segment_ids: which example of a packed row each position belongs to, 1 and up, 0 at padding.
         None: a row is one example.
       prompt_ids: which of M prompts each row uses, 0 to M - 1. None: there is one prompt.
       prompt_places: number of the prompt vector that stands at each position, 0 to P - 1, and -1
-        at tokens. One row stands for all rows if they are alike. None: no place is reserved yet.
+        at tokens; [1, S] if the same in all rows. None: no place is reserved yet.
     """
 
     tokens: Int[Array, "B S"]

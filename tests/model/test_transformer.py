@@ -91,7 +91,7 @@ def test_decoder_is_causal(params, inputs):
 
 
 def test_padding_changes_nothing(params, inputs):
-    """Two more padding tokens behind the input leave the logits of real targets alone."""
+    """Two more padding tokens after the input leave the logits of real targets unchanged."""
     longer = np.pad(inputs[0], ((0, 0), (0, 2)))
     model = Transformer(TINY)
     real = inputs[2] > 0
