@@ -190,9 +190,9 @@ def _is_seed(value: Any) -> bool:
 
 def _is_strategy(value: Any) -> bool:
     """Whether it can be called as `generate` calls it; BeamSearch without parentheses cannot."""
-    writer, *keywords = list(inspect.signature(Strategy.__call__).parameters)[1:]
+    first, *keywords = list(inspect.signature(Strategy.__call__).parameters)[1:]
     try:
-        inspect.signature(value).bind(writer, **dict.fromkeys(keywords))
+        inspect.signature(value).bind(first, **dict.fromkeys(keywords))
     except (TypeError, ValueError):
         return False
     return True

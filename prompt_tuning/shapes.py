@@ -1,14 +1,15 @@
-"""The letters that stand for dimensions, the same in every file.
+"""The letters for dimensions, the same in every file.
 
-A public array argument is annotated with them, `Float[Array, "B T H"]`, and the
-tests check the annotations at run time. Inside dense mathematics the variable's
-name carries them: `scores_BxNxLxT`.
+Public array arguments are annotated with them, `Float[Array, "B T H"]`, and the
+tests check the annotations at run time. Inside dense mathematics they are part of
+the variable's name: `scores_BxNxLxT`.
 
     B  batch: examples handled together
     T  input length in tokens, padding included
     P  prompt length in vectors
-    S  encoder length: T, or P + T where a prompt was joined
+    S  encoder length: P + T with a prompt, else T; or the length of either stack
     L  target length in tokens, padding included
+    R  decoder rows: B * K, the K of one input together
     H  model width (`emb_dim`)
     N  attention heads
     D  width of one head (`head_dim`)
@@ -16,6 +17,10 @@ name carries them: `scores_BxNxLxT`.
     V  vocabulary rows of the embedding table
     K  beams, or decodes for one input
     C  classes: label strings that are ranked
+    Q  query positions of an attention
+    E  extra keys and values that a hook adds; Y is E + L, Z is E + S
+    I  input width of a matrix
+    O  its output width
     M  prompts or tasks in one batch
 """
 

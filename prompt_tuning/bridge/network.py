@@ -1,15 +1,13 @@
 """T5X's own T5 with a soft prompt: a subclass of its network that no layer knows of.
 
-`encode` hands T5X's `encode` tokens that are longer by P, so that T5X's masks and relative
-positions are, too. Where the embedder is called, an interceptor takes the P away again, embeds
-what was there and joins the prompt, which has the place the P held:
+`encode` passes T5X's `encode` tokens with P reserved places, so that T5X's masks and relative
+positions cover them. Where the embedder is called, an interceptor fills the places:
 
-    tokens   .  .  .  I  love  it  </s>  <pad>      the P stand-ins are 1, no padding
-    embedder          I  love  it  </s>  <pad>
+    tokens   1  1  1  I  love  it  </s>  <pad>      reserved with id 1, which is not padding
     encoder  p0 p1 p2 I  love  it  </s>  <pad>      S = P + T positions
 
-The prompt is the module that our own T5 takes, at the same path, encoder/prompt/prompt/prompt;
-the checkpoints and prompts of the official code have it there as well.
+The prompt is the module of our own T5, at the same path, encoder/prompt/prompt/prompt, as in the
+checkpoints and prompts of the official code.
 """
 
 import dataclasses
@@ -20,8 +18,9 @@ from flax import linen as nn
 from flax.linen.partitioning import AxisMetadata
 from t5x.examples.t5 import layers, network
 
+from prompt_tuning.model.inputs import POSITIONS, Inputs, as_inputs, reserve_prompt
 from prompt_tuning.model.sizes import T5Config
-from prompt_tuning.prompts.prompt import POSITIONS, Initializer, JoinPrompt, Prompt, uniform
+from prompt_tuning.prompts.prompt import Initializer, JoinPrompt, Prompt, uniform
 from prompt_tuning.shapes import Array, Float, Int
 
 PROMPT_AXES = ("prompt", "prompt_embed")
@@ -62,15 +61,10 @@ class PromptTransformer(network.Transformer):
 
         def join_prompt(next_fun, args, kwargs, context):
             if isinstance(context.module, layers.Embed) and context.method_name == "__call__":
-                tokens = _shrink(args[0], self.prompt_length, self.position)
                 join = JoinPrompt(
-                    self.prompt_length,
-                    self.initializer,
-                    self.position,
-                    name="prompt",
-                    parent=self.encoder,
+                    self.prompt_length, self.initializer, name="prompt", parent=self.encoder
                 )
-                return join(next_fun(tokens, *args[1:], **kwargs), tokens > 0)[0]
+                return join(next_fun(*args, **kwargs), inputs)
             made = next_fun(*args, **kwargs)
             if isinstance(context.module, Prompt):
                 context.module.sow(
@@ -81,14 +75,17 @@ class PromptTransformer(network.Transformer):
                 )
             return made
 
-        longer = _grow(encoder_input_tokens, self.prompt_length, self.position)
+        inputs = self._reserve(encoder_input_tokens)
         with nn.intercept_methods(join_prompt):
-            return super().encode(longer, enable_dropout=enable_dropout)
+            return super().encode(_stand_ins(inputs), enable_dropout=enable_dropout)
 
     def decode(self, encoded: Float[Array, "B S H"], encoder_input_tokens: Any, *args, **kwargs):
-        """Runs the decoder; the tokens only tell which of the S positions are no padding."""
-        longer = _grow(encoder_input_tokens, self.prompt_length, self.position)
+        """Runs the decoder; the tokens only tell which of the S positions are padding."""
+        longer = _stand_ins(self._reserve(encoder_input_tokens))
         return super().decode(encoded, longer, *args, **kwargs)
+
+    def _reserve(self, tokens: Int[Array, "B T"]) -> Inputs:
+        return reserve_prompt(as_inputs(tokens), length=self.prompt_length, position=self.position)
 
 
 def transformer(
@@ -126,13 +123,6 @@ def transformer(
     )
 
 
-def _grow(tokens: Int[Array, "B T"], by: int, position: str) -> Int[Array, "B S"]:
-    """Puts P stand-ins where the prompt goes."""
-    return jnp.pad(
-        tokens, ((0, 0), (by, 0) if position == "prefix" else (0, by)), constant_values=1
-    )
-
-
-def _shrink(tokens: Int[Array, "B S"], by: int, position: str) -> Int[Array, "B T"]:
-    """Takes the stand-ins away."""
-    return tokens[:, by:] if position == "prefix" else tokens[:, :-by]
+def _stand_ins(inputs: Inputs) -> Int[Array, "B S"]:
+    """Puts id 1 into the reserved places, because T5X takes id 0 for padding."""
+    return jnp.where(inputs.prompt_places >= 0, 1, inputs.tokens)

@@ -1,13 +1,13 @@
-"""Beam search: keep the K likeliest beginnings, and the K best sequences that have ended.
+"""Beam search: keep the K likeliest live sequences and the K best finished ones.
 
 As T5X does it. Each step extends all K live sequences by all V tokens and looks at the
-best 2K: those that end in eos compete for the K finished places by
+best 2K: those that end in EOS compete for the K finished places by
 
     score = log p(sequence) / ((5 + length) / 6) ** alpha
 
-(the brevity penalty of Wu et al. 2016), and the best K of the others live on. The search
-stops when no live sequence, whatever follows, can still beat the worst finished one. Here the
-best comes first everywhere (T5X: last).
+(the brevity penalty of Wu et al. 2016), and the best K of the others stay live. The search
+stops when no live sequence, whatever follows, can beat the worst finished one. The best is
+first everywhere (T5X: last).
 """
 
 import dataclasses
@@ -16,11 +16,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from prompt_tuning.model.writer import Decoded, Writer
+from prompt_tuning.model.cached_decoder import CachedDecoder, Decoded
 from prompt_tuning.shapes import Array, Bool, Float, Int
 
-# The score of a place that nothing has taken yet: T5X's value, which also marks such places in
-# the result.
+# The score of an empty place: T5X's value, also in the result.
 EMPTY = -1.0e7
 
 
@@ -28,13 +27,13 @@ EMPTY = -1.0e7
 class BeamSearch:
     """Searches for the likeliest sequences.
 
-    The score is the log-probability divided by the brevity penalty. Where no sequence of an input
-    ended within the length, the live ones are returned with plain log-probabilities. Where fewer
-    ended than num_decodes asks for, the rest are all padding with score -1e7.
+    The score is the log-probability divided by the brevity penalty. If no sequence of an input
+    ended within the maximum length, the live ones are returned with plain log-probabilities. If
+    fewer than num_decodes ended, the rest are all padding with score -1e7.
 
     Attributes:
-      num_beams: sequences followed at once, K; at least num_decodes.
-      alpha: 0 for no brevity penalty; larger favours longer sequences.
+      num_beams: live sequences, K; at least num_decodes.
+      alpha: 0 is no brevity penalty; larger favours longer sequences.
 
     Raises:
       ValueError: an attribute is out of its range.
@@ -51,7 +50,7 @@ class BeamSearch:
 
     def __call__(
         self,
-        writer: Writer,
+        decoder: CachedDecoder,
         *,
         max_decode_length: int,
         num_decodes: int,
@@ -65,53 +64,53 @@ class BeamSearch:
             )
 
         def improvable(state: _State) -> Bool[Array, ""]:
-            # The longest sequence divides by the most, T5X's dummy first token counted.
+            # The longest sequence has the largest divisor; T5X counts its dummy first token.
             reachable = state.live_scores[:, 0] / self.penalty(max_decode_length + 1)
             worst_finished = state.finished_scores[:, -1]
             settled = state.finished[:, -1] & (worst_finished > reachable)
             return (state.index < max_decode_length) & ~jnp.all(settled)
 
         def extend(state: _State) -> _State:
-            return self._extend(writer, state, eos_id)
+            return self._extend(decoder, state, eos_id)
 
-        end = jax.lax.while_loop(improvable, extend, self._start(writer, max_decode_length))
+        end = jax.lax.while_loop(improvable, extend, self._start(decoder, max_decode_length))
         any_finished = jnp.any(end.finished, axis=1)
         tokens = jnp.where(any_finished[:, None, None], end.finished_tokens, end.live_tokens)
         scores = jnp.where(any_finished[:, None], end.finished_scores, end.live_scores)
         return Decoded(tokens[:, :num_decodes], scores[:, :num_decodes])
 
     def penalty(self, length: int | Int[Array, ""]) -> Float[Array, ""]:
-        """What a log-probability is divided by, eos counted in the length.
+        """The divisor of a log-probability; the length includes EOS.
 
         >>> BeamSearch(alpha=0.5).penalty(19)
         Array(2., dtype=float32, weak_type=True)
         """
         return jnp.power((5.0 + length) / 6.0, self.alpha)
 
-    def _start(self, writer: Writer, max_decode_length: int) -> "_State":
-        shape = (writer.batch_size, self.num_beams)
+    def _start(self, decoder: CachedDecoder, max_decode_length: int) -> "_State":
+        shape = (decoder.batch_size, self.num_beams)
         empty = jnp.zeros((*shape, max_decode_length), jnp.int32)
         return _State(
             index=jnp.int32(0),
             live_tokens=empty,
-            # All beams begin alike: one is enough, or all would stay alike.
+            # All beams start equal: with more than one live, they would stay equal.
             live_scores=jnp.full(shape, EMPTY).at[:, 0].set(0.0),
-            cache=writer.start(self.num_beams, max_decode_length),
+            cache=decoder.start(self.num_beams, max_decode_length),
             finished_tokens=empty,
             finished_scores=jnp.full(shape, EMPTY),
             finished=jnp.zeros(shape, bool),
         )
 
-    def _extend(self, writer: Writer, state: "_State", eos_id: int) -> "_State":
-        """Writes one more token on every beam."""
+    def _extend(self, decoder: CachedDecoder, state: "_State", eos_id: int) -> "_State":
+        """Extends every beam by one token."""
         K = self.num_beams
-        tokens, log_probs, origin, cache = self._candidates(writer, state)
+        tokens, log_probs, origin, cache = self._candidates(decoder, state)
         ended = tokens[:, :, state.index] == eos_id
 
-        # Of the 2K candidates at most K have ended, one per beam; K live on.
+        # Of the 2K candidates at most K have ended, one per beam; K stay live.
         live_scores, chosen = jax.lax.top_k(log_probs + ended * EMPTY, K)
         from_beam = jnp.take_along_axis(origin, chosen, axis=1)
-        first_row = jnp.arange(writer.batch_size)[:, None] * K
+        first_row = jnp.arange(decoder.batch_size)[:, None] * K
 
         candidate_scores = log_probs / self.penalty(state.index + 1) + ~ended * EMPTY
         scores = jnp.concatenate([state.finished_scores, candidate_scores], axis=1)
@@ -120,25 +119,25 @@ class BeamSearch:
             index=state.index + 1,
             live_tokens=_take(tokens, chosen),
             live_scores=live_scores,
-            cache=writer.take(cache, (first_row + from_beam).reshape(-1)),
+            cache=decoder.take(cache, (first_row + from_beam).reshape(-1)),
             finished_tokens=_take(jnp.concatenate([state.finished_tokens, tokens], axis=1), kept),
             finished_scores=finished_scores,
             finished=_take(jnp.concatenate([state.finished, ended], axis=1), kept),
         )
 
     def _candidates(
-        self, writer: Writer, state: "_State"
+        self, decoder: CachedDecoder, state: "_State"
     ) -> tuple[Int[Array, "B C L"], Float[Array, "B C"], Int[Array, "B C"], Any]:
         """Finds the best C = 2K continuations of the live beams.
 
         Returns:
-          Their tokens, their log-probabilities, the beam each continues, and the cache of the
-          beams as they were.
+          Their tokens, their log-probabilities, the beam each extends, and the cache in the order
+          of those beams.
         """
         B, K, _ = state.live_tokens.shape
         before = jnp.maximum(state.index - 1, 0)
         last = jnp.where(state.index == 0, 0, state.live_tokens[:, :, before])
-        logits, cache = writer.step(last.reshape(B * K), state.cache, state.index)
+        logits, cache = decoder.step(last.reshape(B * K), state.cache, state.index)
         log_probs_BxKxV = (
             jax.nn.log_softmax(logits).reshape(B, K, -1) + state.live_scores[..., None]
         )
@@ -156,7 +155,7 @@ class _State(NamedTuple):
     cache: Any
     finished_tokens: Int[Array, "B K L"]
     finished_scores: Float[Array, "B K"]  # with brevity penalty, best first
-    finished: Bool[Array, "B K"]  # False where a place is still empty
+    finished: Bool[Array, "B K"]  # False at empty places
 
 
 def _take(x: Array, beams: Int[Array, "B C"]) -> Array:

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from prompt_tuning.model.hooks import Hooks
+from prompt_tuning.model.inputs import Inputs
 from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.shapes import Array, Float, Int
 
@@ -45,12 +47,14 @@ class Dense(nn.Module):
     would differ in its last bit otherwise.
 
     Attributes:
-      features: the dimensions that come out, such as (N, D).
-      contracted: how many dimensions go in; 2 where [N, D] does.
+      features: the output dimensions, such as (N, D).
+      contracted: the number of input dimensions; 2 where the input is [N, D].
+      hooks: see `Hooks.dense`.
     """
 
     features: int | tuple[int, ...]
     contracted: int = 1
+    hooks: Hooks = Hooks()
     dtype: jnp.dtype = jnp.dtype("float32")
     kernel_init: nn.initializers.Initializer = nn.initializers.variance_scaling(
         1.0, "fan_in", "truncated_normal"
@@ -62,31 +66,51 @@ class Dense(nn.Module):
         features = self.features if isinstance(self.features, tuple) else (self.features,)
         kernel = self.param("kernel", self.kernel_init, (math.prod(inputs), math.prod(features)))
         kernel = jnp.asarray(kernel, self.dtype).reshape(*inputs, *features)
-        return jnp.tensordot(x.astype(self.dtype), kernel, axes=self.contracted)
+
+        def multiply(x):
+            return jnp.tensordot(x.astype(self.dtype), kernel, axes=self.contracted)
+
+        around = self.hooks.make("dense", "/".join(self.path))
+        if around is None:
+            return multiply(x)
+        batch = x.shape[: -self.contracted]
+
+        def multiply_flat(x):
+            return multiply(x.reshape(*batch, *inputs)).reshape(*batch, math.prod(features))
+
+        y = around(x.reshape(*batch, math.prod(inputs)), multiply_flat)
+        return y.reshape(*batch, *features)
 
 
 def dropout(rate: float, axes: tuple[int, ...] = (-2,)) -> nn.Dropout:
-    """T5's dropout: one draw for all positions of a sequence (`axes` are not drawn anew)."""
+    """T5's dropout: all positions of a sequence share one draw (it is broadcast over `axes`)."""
     return nn.Dropout(rate=rate, broadcast_dims=axes)
 
 
 class Attention(nn.Module):
-    """Multi-head attention whose keys and values may come from anywhere.
+    """Multi-head attention over any keys and values.
 
-    `queries`, `keys_values` and the call are apart so that a decoder can keep what it
-    projected: once for the encoder's output, once for each token it wrote. Where all three
-    come from one x, queries first: it is T5X's order, and gradients add up in its reverse.
+    `queries`, `keys_values` and the call are separate so that a decoder can cache projections:
+    those of the encoder's output once, those of each token as it is decoded. Where all three
+    are projections of one x, queries come first: it is T5X's order, and gradients are summed in
+    its reverse.
+
+    Attributes:
+      hooks: see `Hooks.extra_keys_values` and `Hooks.dense`.
+      place: the stack, the layer and the kind of attention, as hooks are told.
     """
 
     config: T5Config
+    hooks: Hooks = Hooks()
+    place: tuple[str, int | None, str] = ("encoder", None, "self_attention")
 
     def setup(self):
         cfg = self.config
         heads = (cfg.num_heads, cfg.head_dim)
         normal = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
-        dense = functools.partial(Dense, dtype=cfg.activation_dtype)
+        dense = functools.partial(Dense, dtype=cfg.activation_dtype, hooks=self.hooks)
 
-        def query_init(*args):  # carries the 1/sqrt(D) that the scores do without
+        def query_init(*args):  # holds the 1/sqrt(D) by which scores are not divided
             return normal(*args) / math.sqrt(cfg.head_dim)
 
         self.query = dense(heads, kernel_init=query_init)
@@ -94,32 +118,59 @@ class Attention(nn.Module):
         self.value = dense(heads, kernel_init=normal)
         self.out = dense(cfg.emb_dim, contracted=2, kernel_init=normal)
         self.weights_dropout = dropout(cfg.dropout_rate)
+        self.extra = self.hooks.make("extra_keys_values", *self.place)
 
     def queries(self, x: Float[Array, "B Q H"]) -> Float[Array, "B Q N D"]:
-        """Projects what looks."""
+        """Projects what attends."""
         return self.query(x)
 
     def keys_values(
         self, x: Float[Array, "B S H"]
     ) -> tuple[Float[Array, "B S N D"], Float[Array, "B S N D"]]:
-        """Projects what is to be looked at."""
+        """Projects what is attended to."""
         return self.key(x), self.value(x)
+
+    def with_extra(
+        self, keys: Float[Array, "R S N D"], values: Float[Array, "R S N D"], inputs: Inputs
+    ) -> tuple[Float[Array, "R Z N D"], Float[Array, "R Z N D"]]:
+        """Puts the E keys and values of a hook in front, Z = E + S; without a hook Z is S.
+
+        Args:
+          keys, values: of B rows or, in the decoder, of R = B * K, the K of one input together.
+          inputs: the encoder's, of B rows.
+        """
+        if self.extra is None:
+            return keys, values
+        each = keys.shape[0] // inputs.tokens.shape[0]
+
+        def in_front(extra, own):
+            by_input = jnp.broadcast_to(extra, (inputs.tokens.shape[0], *extra.shape[1:]))
+            by_row = jnp.repeat(by_input, each, axis=0).astype(own.dtype)
+            return jnp.concatenate([by_row, own], axis=1)
+
+        extra_keys, extra_values = self.extra(inputs)
+        return in_front(extra_keys, keys), in_front(extra_values, values)
 
     def __call__(
         self,
         queries: Float[Array, "B Q N D"],
-        keys: Float[Array, "B S N D"],
-        values: Float[Array, "B S N D"],
+        keys: Float[Array, "B Z N D"],
+        values: Float[Array, "B Z N D"],
         bias: Float[Array, "#B #N #Q S"],
         deterministic: bool = True,
     ) -> Float[Array, "B Q H"]:
-        """Looks from each of Q positions at S positions; `bias` is added to the scores."""
-        scores_BxNxQxS = bias + jnp.einsum(
-            "bqnd,bsnd->bnqs", queries, keys, preferred_element_type=jnp.float32
+        """Attends from each of Q positions to Z.
+
+        `bias` is added to the scores of the last S keys; those of a hook, in front, have none.
+        """
+        if extra := keys.shape[1] - bias.shape[-1]:
+            bias = jnp.pad(bias, ((0, 0), (0, 0), (0, 0), (extra, 0)))
+        scores_BxNxQxZ = bias + jnp.einsum(
+            "bqnd,bznd->bnqz", queries, keys, preferred_element_type=jnp.float32
         )
-        weights = jax.nn.softmax(scores_BxNxQxS).astype(self.config.activation_dtype)
+        weights = jax.nn.softmax(scores_BxNxQxZ).astype(self.config.activation_dtype)
         weights = self.weights_dropout(weights, deterministic=deterministic)
-        mixed = jnp.einsum("bnqs,bsnd->bqnd", weights, values)
+        mixed = jnp.einsum("bnqz,bznd->bqnd", weights, values)
         return self.out(mixed)
 
 
@@ -127,11 +178,12 @@ class FeedForward(nn.Module):
     """T5 1.1: `wo(gelu(wi_0 x) * wi_1 x)`; T5 1.0: `wo(relu(wi x))`."""
 
     config: T5Config
+    hooks: Hooks = Hooks()
 
     @nn.compact
     def __call__(self, x: Float[Array, "B S H"], deterministic: bool = True):
         cfg = self.config
-        dense = functools.partial(Dense, dtype=cfg.activation_dtype)
+        dense = functools.partial(Dense, dtype=cfg.activation_dtype, hooks=self.hooks)
         branches = []
         for i, name in enumerate(cfg.mlp_activations):
             wi = "wi" if len(cfg.mlp_activations) == 1 else f"wi_{i}"
@@ -145,12 +197,12 @@ class FeedForward(nn.Module):
 def relative_position_bucket(
     distance: Int[np.ndarray, "*shape"], *, bidirectional: bool
 ) -> Int[np.ndarray, "*shape"]:
-    """Puts distances (key position minus query position) into 32 buckets.
+    """Maps distances (key position minus query position) to 32 buckets.
 
     Half of the buckets hold one distance each; the other half grow
     logarithmically up to 128, and all longer distances share the last. A
-    bidirectional table spends half its buckets on keys to the right; the causal
-    one puts those into bucket 0. (Raffel et al. 2020, section 2.1.)
+    bidirectional table has half its buckets for keys to the right; in the causal
+    one those are bucket 0. (Raffel et al. 2020, section 2.1.)
 
     >>> relative_position_bucket(np.array([-200, -9, -1, 0, 1, 9]), bidirectional=True)
     array([15,  8,  1,  0, 17, 24])
@@ -166,7 +218,7 @@ def relative_position_bucket(
     else:
         back = np.maximum(-distance, 0)
     exact = buckets // 2
-    # float32 and the epsilon as in T5X: they decide on which side of a border a distance falls
+    # float32 and the epsilon as in T5X: they decide which bucket a distance at a border is in
     ratio = np.log(back.astype(np.float32) / exact + np.finfo(np.float32).eps)
     steps = ratio / np.log(MAX_DISTANCE / exact) * (buckets - exact)
     logarithmic = np.minimum(exact + steps.astype(np.int32), buckets - 1)
@@ -174,25 +226,25 @@ def relative_position_bucket(
 
 
 class RelativePositionBias(nn.Module):
-    """One number a head and bucket, added to the scores of every layer of a stack."""
+    """One number per head and bucket, added to the scores of every layer of a stack."""
 
     config: T5Config
     bidirectional: bool
 
     @nn.compact
     def __call__(
-        self, query_positions: Int[Array, " Q"], key_positions: Int[Array, " S"]
-    ) -> Float[Array, "1 N Q S"]:
+        self, query_positions: Int[Array, "#B Q"], key_positions: Int[Array, "#B S"]
+    ) -> Float[Array, "#B N Q S"]:
         table_NxV = self.param(
             "rel_embedding",
             nn.initializers.variance_scaling(1.0, "fan_avg", "uniform"),
             (self.config.num_heads, NUM_BUCKETS),
         )
-        # The bucket of each distance is a constant; looking it up keeps positions dynamic.
+        # The bucket of each distance is a constant; the lookup keeps positions dynamic.
         reach = MAX_DISTANCE
         distances = np.arange(-reach, reach + 1)
         buckets = jnp.asarray(relative_position_bucket(distances, bidirectional=self.bidirectional))
-        distance_QxS = key_positions[None, :] - query_positions[:, None]
-        bucket_QxS = buckets[jnp.clip(distance_QxS, -reach, reach) + reach]
-        bias = jnp.asarray(table_NxV, self.config.activation_dtype)[:, bucket_QxS]
-        return bias[None].astype(jnp.float32)
+        distance_BxQxS = key_positions[:, None, :] - query_positions[:, :, None]
+        bucket_BxQxS = buckets[jnp.clip(distance_BxQxS, -reach, reach) + reach]
+        bias_NxBxQxS = jnp.asarray(table_NxV, self.config.activation_dtype)[:, bucket_BxQxS]
+        return jnp.moveaxis(bias_NxBxQxS, 0, 1).astype(jnp.float32)

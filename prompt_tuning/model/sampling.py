@@ -1,4 +1,4 @@
-"""Decoding one token after another: the likeliest one, or one drawn at random."""
+"""Greedy decoding and sampling: at each step the likeliest token, or one drawn at random."""
 
 import dataclasses
 from collections.abc import Callable
@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from prompt_tuning.model.writer import Decoded, Writer, log_probability
+from prompt_tuning.model.cached_decoder import CachedDecoder, Decoded, log_probability
 from prompt_tuning.shapes import Array, Bool, Float, Int
 
-# Below it T5X takes the likeliest token: dividing by less overflows.
+# Below it T5X takes the likeliest token: division by less overflows.
 MIN_TEMPERATURE = 1e-4
 
 
@@ -18,12 +18,12 @@ MIN_TEMPERATURE = 1e-4
 class Greedy:
     """Takes the likeliest token at every step.
 
-    The score is the log-probability of the sequence, its eos included.
+    The score is the log-probability of the sequence, EOS included.
     """
 
     def __call__(
         self,
-        writer: Writer,
+        decoder: CachedDecoder,
         *,
         max_decode_length: int,
         num_decodes: int,
@@ -35,8 +35,8 @@ class Greedy:
                 f"Greedy decoding has one result per input, got num_decodes={num_decodes}. Use "
                 "Sample() or BeamSearch() for several."
             )
-        return _write(
-            writer,
+        return _decode(
+            decoder,
             lambda logits, _: jnp.argmax(logits, axis=-1),
             max_decode_length=max_decode_length,
             num_decodes=1,
@@ -47,15 +47,15 @@ class Greedy:
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """Draws each token from softmax(logits / temperature), cut down to a few likely ones.
+    """Draws each token from softmax(logits / temperature), truncated to likely tokens.
 
-    The score is the model's own log-probability of the sequence, its eos included: neither the
-    temperature nor a cut-off changes it. Several decodes are drawn independently.
+    The score is the model's own log-probability of the sequence, EOS included: neither the
+    temperature nor the truncation changes it. Several decodes are drawn independently.
 
     Attributes:
       temperature: above 1 flattens, below 1 sharpens; 0 is greedy.
       top_k: draw among the k likeliest tokens only; None for all.
-      top_p: draw among the fewest tokens that hold this much probability (the nucleus, Holtzman
+      top_p: draw among the fewest tokens that sum to this probability (the nucleus, Holtzman
         et al. 2020), after top_k; None for all.
 
     Raises:
@@ -80,7 +80,7 @@ class Sample:
 
     def __call__(
         self,
-        writer: Writer,
+        decoder: CachedDecoder,
         *,
         max_decode_length: int,
         num_decodes: int,
@@ -89,8 +89,8 @@ class Sample:
     ) -> Decoded:
         if rng is None:
             raise ValueError("Sample draws at random: pass rng=jax.random.key(seed), got None.")
-        return _write(
-            writer,
+        return _decode(
+            decoder,
             self.draw,
             max_decode_length=max_decode_length,
             num_decodes=num_decodes,
@@ -111,7 +111,7 @@ class Sample:
 
 
 def keep_top_k(logits: Float[Array, "R V"], k: int) -> Float[Array, "R V"]:
-    """Sets all but the k largest logits to minus infinity; equals of the k-th stay.
+    """Sets all but the k largest logits to minus infinity; ties with the k-th stay.
 
     >>> keep_top_k(jnp.array([[1.0, 3.0, 2.0]]), k=2)
     Array([[-inf,   3.,   2.]], dtype=float32)
@@ -121,7 +121,7 @@ def keep_top_k(logits: Float[Array, "R V"], k: int) -> Float[Array, "R V"]:
 
 
 def keep_top_p(logits: Float[Array, "R V"], p: float) -> Float[Array, "R V"]:
-    """Sets all but the nucleus to minus infinity: the fewest tokens that hold probability p.
+    """Sets all but the nucleus to minus infinity: the fewest tokens that sum to p.
 
     >>> keep_top_p(jnp.log(jnp.array([[0.5, 0.125, 0.25, 0.125]])), p=0.7).round(2)
     Array([[-0.69,  -inf, -1.39,  -inf]], dtype=float32)
@@ -143,8 +143,8 @@ class _State(NamedTuple):
     cache: Any
 
 
-def _write(
-    writer: Writer,
+def _decode(
+    decoder: CachedDecoder,
     choose: Callable[[Array, Array], Array],
     *,
     max_decode_length: int,
@@ -152,22 +152,22 @@ def _write(
     eos_id: int,
     rng: Array,
 ) -> Decoded:
-    """Writes every row until its eos, choosing tokens by `choose(logits [R, V], rng) -> [R]`."""
-    rows = writer.batch_size * num_decodes
+    """Extends every row until its EOS with tokens from `choose(logits [R, V], rng) -> [R]`."""
+    rows = decoder.batch_size * num_decodes
 
     def unfinished(state: _State) -> Bool[Array, ""]:
         return (state.index < max_decode_length) & ~jnp.all(state.done)
 
-    def write_one(state: _State) -> _State:
+    def extend(state: _State) -> _State:
         rng, now = jax.random.split(state.rng)
-        logits, cache = writer.step(state.last, state.cache, state.index)
+        logits, cache = decoder.step(state.last, state.cache, state.index)
         chosen = choose(logits, now).astype(jnp.int32)
-        written = jnp.where(state.done, 0, chosen)
+        token = jnp.where(state.done, 0, chosen)
         return _State(
             index=state.index + 1,
             rng=rng,
-            last=written,
-            tokens=state.tokens.at[:, state.index].set(written),
+            last=token,
+            tokens=state.tokens.at[:, state.index].set(token),
             scores=state.scores + jnp.where(state.done, 0.0, log_probability(logits, chosen)),
             done=state.done | (chosen == eos_id),
             cache=cache,
@@ -180,11 +180,11 @@ def _write(
         tokens=jnp.zeros((rows, max_decode_length), jnp.int32),
         scores=jnp.zeros((rows,), jnp.float32),
         done=jnp.zeros((rows,), bool),
-        cache=writer.start(num_decodes, max_decode_length),
+        cache=decoder.start(num_decodes, max_decode_length),
     )
-    end = jax.lax.while_loop(unfinished, write_one, start)
-    tokens = end.tokens.reshape(writer.batch_size, num_decodes, max_decode_length)
-    scores = end.scores.reshape(writer.batch_size, num_decodes)
+    end = jax.lax.while_loop(unfinished, extend, start)
+    tokens = end.tokens.reshape(decoder.batch_size, num_decodes, max_decode_length)
+    scores = end.scores.reshape(decoder.batch_size, num_decodes)
     order = jnp.argsort(-scores, axis=-1)
     return Decoded(
         jnp.take_along_axis(tokens, order[:, :, None], axis=1),

@@ -1,7 +1,7 @@
-"""The dimensions of a T5: everything that decides the shapes of its parameters.
+"""The dimensions of a T5: everything that determines the shapes of its parameters.
 
-The published sizes stand as gin parts, one file each (gin/models/t5_1_1_small.gin
-and so on), so that a run names its model by including one.
+The published sizes are gin parts, one file each (gin/models/t5_1_1_small.gin and so
+on), and a run includes one of them.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ class T5Config:
     The field names are those of T5X's `network.T5Config`.
 
     Attributes:
-      name: what prompt files and messages call the model.
+      name: name of the model in prompt files and messages.
       vocab_size: rows of the embedding table; at least the vocabulary's size.
       emb_dim: model width H.
       num_heads: attention heads N.
@@ -29,7 +29,7 @@ class T5Config:
       mlp_activations: ('gelu', 'linear') is T5 1.1's gated GELU in its tanh
         approximation, ('relu',) is T5 1.0.
       logits_via_embedding: True (T5 1.0) reads logits off the embedding table,
-        divided by sqrt(H); False (T5 1.1) has a matrix of its own.
+        divided by sqrt(H); False (T5 1.1) has a separate matrix.
       dropout_rate: used in training only; 0.1 in the paper, the frozen model included.
       dtype: activations, 'float32' or 'bfloat16'.
 

@@ -1,35 +1,88 @@
-"""The soft prompt: P trainable vectors joined to the embedded input of a frozen T5.
+"""The soft prompt: P trainable vectors in the embedded input of a frozen T5.
 
-Lester et al. 2021, section 2: the prompt is a parameter of its own, [P, H], put in
-front of the embedded tokens; the encoder then runs over P + T positions, masks and
-relative positions included.
+Lester et al. 2021, section 2: the prompt is a parameter of its own, [P, H], in front of
+the embedded tokens; the encoder then runs over P + T positions, masks and relative
+positions included.
 
     prefix:  p0 p1 ... pP  the input text </s>
     suffix:  the input text </s> <pad> p0 p1 ... pP
+
+Its places are reserved in the batch before the embedding (`reserve_prompt`), and `JoinPrompt`
+fills them.
 
 Usage: `Transformer(config, soft_prompt_hooks(length=100))`.
 """
 
 import functools
+import itertools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from prompt_tuning.model.hooks import Hooks
-from prompt_tuning.shapes import Array, Bool, Float
+from prompt_tuning.model.inputs import POSITIONS, Inputs, reserve_prompt
+from prompt_tuning.shapes import Array, Float, Int
 
 PROMPT_PATH = "encoder/prompt/prompt/prompt"
-"""Where the prompt lies in the parameter tree; the paths of the official code agree."""
+"""Path of the prompt in the parameter tree, the same as in the official code."""
 
 Initializer = Callable[[jax.Array, tuple[int, int]], Float[Array, "P H"]]
-POSITIONS = ("prefix", "suffix")
 
 
 def uniform(rng: jax.Array, shape: tuple[int, ...]) -> Float[Array, "P H"]:
     """Draws from [-0.5, 0.5), the paper's random uniform (section 3.2)."""
     return jax.random.uniform(rng, shape, jnp.float32, -0.5, 0.5)
+
+
+def fill_places(
+    embedded: Float[Array, "B S H"],
+    places: Int[Array, "#B S"],
+    prompt: Float[Array, "P H"] | Float[Array, "B P H"],
+) -> Float[Array, "B S H"]:
+    """Writes vector `places[b, s]` of the prompt at each position where that is not -1.
+
+    Places of one row that are known while tracing (a NumPy array, as `reserve_prompt` makes it)
+    need no gather: the result is concatenated from slices.
+
+    Args:
+      embedded: the input, embedded.
+      places: see `Inputs.prompt_places`; a number of P or more gives NaN, never another vector.
+      prompt: of all rows, or of each.
+
+    >>> fill_places(jnp.zeros((1, 3, 1)), jnp.array([[1, 0, -1]]), jnp.array([[5.0], [6.0]]))
+    Array([[[6.],
+            [5.],
+            [0.]]], dtype=float32)
+    """
+    prompt = prompt.astype(embedded.dtype)
+    if prompt.ndim == 2:
+        prompt = jnp.broadcast_to(prompt[None], (embedded.shape[0], *prompt.shape))
+    if isinstance(places, np.ndarray) and places.shape[0] == 1:
+        return jnp.concatenate(
+            [
+                embedded[:, start:end] if first < 0 else prompt[:, first : first + end - start]
+                for start, end, first in _runs(places[0])
+            ],
+            axis=1,
+        )
+    number = jnp.broadcast_to(places, embedded.shape[:2])[..., None]
+    vectors = jnp.take_along_axis(prompt, jnp.maximum(number, 0), axis=1, mode="fill")
+    return jnp.where(number >= 0, vectors, embedded)
+
+
+def _runs(places: Int[np.ndarray, " S"]) -> list[tuple[int, int, int]]:
+    """Splits a row into runs of tokens or of consecutive vectors: start, end, first number.
+
+    >>> _runs(np.array([-1, -1, 0, 1, 2]))
+    [(0, 2, -1), (2, 5, 0)]
+    """
+    expected = np.where(places < 0, -1, places + 1)[:-1]
+    breaks = np.flatnonzero(places[1:] != expected) + 1
+    edges = [0, *breaks.tolist(), len(places)]
+    return [(start, end, int(places[start])) for start, end in itertools.pairwise(edges)]
 
 
 class Prompt(nn.Module):
@@ -44,31 +97,21 @@ class Prompt(nn.Module):
 
 
 class JoinPrompt(nn.Module):
-    """Puts the same prompt in front of, or behind, every example of a batch."""
+    """Fills the reserved places of every example with the same prompt."""
 
     length: int
     initializer: Initializer = uniform
-    position: str = "prefix"
 
     @nn.compact
-    def __call__(
-        self, embedded: Float[Array, "B T H"], valid: Bool[Array, "B T"]
-    ) -> tuple[Float[Array, "B S H"], Bool[Array, "B S"]]:
-        batch, _, width = embedded.shape
-        prompt = Prompt(self.length, self.initializer, name="prompt")(width)
-        rows = jnp.broadcast_to(prompt.astype(embedded.dtype)[None], (batch, self.length, width))
-        seen = jnp.ones((batch, self.length), bool)
-        order = 1 if self.position == "prefix" else -1
-        return (
-            jnp.concatenate([rows, embedded][::order], axis=1),
-            jnp.concatenate([seen, valid][::order], axis=1),
-        )
+    def __call__(self, embedded: Float[Array, "B S H"], inputs: Inputs) -> Float[Array, "B S H"]:
+        prompt = Prompt(self.length, self.initializer, name="prompt")(embedded.shape[-1])
+        return fill_places(embedded, inputs.prompt_places, prompt)
 
 
 def soft_prompt_hooks(
     *, length: int, initializer: Initializer = uniform, position: str = "prefix"
 ) -> Hooks:
-    """Makes the hooks that join a soft prompt to a T5's encoder.
+    """Makes the hooks that put a soft prompt into a T5's encoder.
 
     Args:
       length: P, in vectors; 100 in the paper.
@@ -88,7 +131,8 @@ def soft_prompt_hooks(
     if position not in POSITIONS:
         raise ValueError(f"The prompt's position must be one of {POSITIONS}; got {position!r}.")
     return Hooks(
+        reserve=functools.partial(reserve_prompt, length=length, position=position),
         encoder_input=functools.partial(
-            JoinPrompt, length=length, initializer=initializer, position=position, name="prompt"
-        )
+            JoinPrompt, length=length, initializer=initializer, name="prompt"
+        ),
     )

@@ -96,15 +96,15 @@ def test_cached_steps_equal_the_whole_target_at_once(params, inputs):
         bound = MODEL.bind({"params": params})
         encoded = bound.encode(inputs)
         cache = bound.start_decoding(encoded, rows=8, length=LENGTH)
-        return bound.decode(encoded, fed, targets), cache, encoded.valid
+        return bound.decode(encoded, fed, targets), cache, encoded.inputs
 
     @jax.jit
-    def step(params, tokens, cache, index, valid):
-        return MODEL.apply({"params": params}, tokens, cache, index, valid, method="decode_step")
+    def step(params, tokens, cache, index, read):
+        return MODEL.apply({"params": params}, tokens, cache, index, read, method="decode_step")
 
-    whole, cache, valid = start(params)
+    whole, cache, read = start(params)
     for i in range(LENGTH):
-        logits, cache = step(params, fed[:, i : i + 1], cache, jnp.int32(i), valid)
+        logits, cache = step(params, fed[:, i : i + 1], cache, jnp.int32(i), read)
         np.testing.assert_allclose(logits, whole[:, i], atol=1e-4)
 
 
@@ -114,17 +114,17 @@ def test_beams_share_the_keys_of_their_input(params, inputs):
         return bound.start_decoding(bound.encode(inputs), rows=4 * 3, length=LENGTH)
 
     cache = jax.eval_shape(start)
-    assert cache[0].self_keys.shape == (12, LENGTH, 4, 8)
-    assert cache[0].cross_keys.shape == (4, 12, 4, 8)
+    assert cache.layers[0].self_keys.shape == (12, LENGTH, 4, 8)
+    assert cache.layers[0].cross_keys.shape == (4, 12, 4, 8)
 
 
 def test_the_encoder_runs_once(params, inputs):
     runs = []
 
     class Counter(nn.Module):
-        def __call__(self, embedded, valid):
+        def __call__(self, embedded, inputs):
             jax.debug.callback(lambda: runs.append(1))
-            return embedded, valid
+            return embedded
 
     counting = Transformer(CONFIG, Hooks(encoder_input=Counter))
     generate(counting, params, inputs, max_decode_length=4, strategy=BeamSearch(num_beams=2))
@@ -145,6 +145,34 @@ def test_inputs_do_not_influence_each_other(params, inputs, greedy):
     decoded = generate(MODEL, params, inputs[order], max_decode_length=LENGTH)
     np.testing.assert_array_equal(decoded.tokens, greedy.tokens[order])
     np.testing.assert_allclose(decoded.scores, greedy.scores[order], rtol=1e-5)
+
+
+def test_any_id_may_be_the_eos(params, inputs, greedy):
+    """Some id that greedy decoding writes in the middle; 1 is then a token like any other."""
+    eos_id = int(greedy.tokens[0, 0, 2])
+    assert eos_id > 1
+    decoded = generate(MODEL, params, inputs, max_decode_length=LENGTH, eos_id=eos_id)
+    assert decoded.tokens[0, 0, 2] == eos_id and not decoded.tokens[0, 0, 3:].any()
+    for before, row in zip(np.asarray(greedy.tokens[:, 0]), decoded.tokens[:, 0], strict=True):
+        ended = eos_id in before and 1 not in before[: before.tolist().index(eos_id)]
+        if ended:
+            end = before.tolist().index(eos_id) + 1
+            np.testing.assert_array_equal(row, np.pad(before[:end], (0, LENGTH - end)))
+    scores = score(MODEL, params, inputs, decoded.tokens[:, 0])
+    np.testing.assert_allclose(decoded.scores[:, 0], scores, atol=1e-4)
+
+
+def test_id_1_counts_in_a_score_like_any_other_and_padding_does_not(params, inputs):
+    """A label of a vocabulary whose EOS is 5, token by token from the logits."""
+    label = np.array([7, 1, 5], np.int32)
+    targets = padded(np.tile(label, (4, 1)))
+    fed = np.pad(targets, ((0, 0), (1, 0)))[:, :-1]
+    logits = MODEL.apply({"params": params}, inputs, fed, targets)
+    logs = np.asarray(jax.nn.log_softmax(logits))
+    expected = logs[:, [0, 1, 2], label].sum(axis=1)
+    np.testing.assert_allclose(score(MODEL, params, inputs, targets), expected, atol=1e-4)
+    ranked = rank(MODEL, params, inputs, padded(np.tile(label, (4, 1))))
+    np.testing.assert_allclose(ranked[:, 0], expected, atol=1e-4)
 
 
 # How strategies relate
@@ -221,14 +249,14 @@ def test_bfloat16_activations_decode(inputs, params):
 def test_a_strategy_of_ones_own(params, inputs, greedy):
     @dataclasses.dataclass(frozen=True)
     class RepeatFirst:
-        """Writes the likeliest first token again and again."""
+        """Repeats the likeliest first token."""
 
-        def __call__(self, writer, *, max_decode_length, num_decodes, eos_id, rng):
-            cache = writer.start(1, max_decode_length)
-            start = jnp.zeros((writer.batch_size,), jnp.int32)
-            logits, _ = writer.step(start, cache, jnp.int32(0))
+        def __call__(self, decoder, *, max_decode_length, num_decodes, eos_id, rng):
+            cache = decoder.start(1, max_decode_length)
+            start = jnp.zeros((decoder.batch_size,), jnp.int32)
+            logits, _ = decoder.step(start, cache, jnp.int32(0))
             first = jnp.argmax(logits, axis=-1).astype(jnp.int32)[:, None, None]
-            return Decoded(jnp.tile(first, max_decode_length), jnp.zeros((writer.batch_size, 1)))
+            return Decoded(jnp.tile(first, max_decode_length), jnp.zeros((decoder.batch_size, 1)))
 
     decoded = generate(MODEL, params, inputs, max_decode_length=3, strategy=RepeatFirst())
     np.testing.assert_array_equal(decoded.tokens, np.tile(greedy.tokens[:, :, :1], 3))

@@ -1,11 +1,20 @@
-"""Tests of prompt_tuning/model/layers.py and masks.py, with numbers worked out by hand."""
+"""Tests of prompt_tuning/model/layers.py and masks.py, with numbers computed by hand."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import t5x_tiny
 
 from prompt_tuning.model import masks
-from prompt_tuning.model.layers import RMSNorm, relative_position_bucket
+from prompt_tuning.model.inputs import as_inputs
+from prompt_tuning.model.layers import (
+    RelativePositionBias,
+    RMSNorm,
+    dropout,
+    relative_position_bucket,
+)
 
 
 def test_norm_divides_by_the_root_mean_square():
@@ -32,13 +41,44 @@ def test_causal_buckets_use_all_32_for_the_past():
     assert relative_position_bucket(distance, bidirectional=False).tolist() == expected
 
 
+def test_the_position_bias_has_the_activations_precision_in_float32():
+    """T5X rounds the table to the dtype of the activations: 0.1 is 0.10009765625 in bfloat16."""
+    config = dataclasses.replace(t5x_tiny.CONFIG, dtype="bfloat16")
+    table = {"params": {"rel_embedding": np.full((4, 32), 0.1, np.float32)}}
+    positions = np.arange(3)[None]
+    bias = RelativePositionBias(config, bidirectional=True).apply(table, positions, positions)
+    assert bias.dtype == jnp.float32 and bias.shape == (1, 4, 3, 3)
+    assert (np.asarray(bias) == 0.10009765625).all()
+
+
+def test_the_position_bias_follows_the_positions_of_each_row():
+    """The table holds the number of its bucket: 0, 1, 2 to the left, 17, 18 to the right."""
+    table = {"params": {"rel_embedding": np.tile(np.arange(32, dtype=np.float32), (4, 1))}}
+    positions = np.array([[0, 1, 2], [0, 1, 0]])
+    module = RelativePositionBias(t5x_tiny.CONFIG, bidirectional=True)
+    bias = module.apply(table, positions, positions)
+    assert bias.shape == (2, 4, 3, 3)
+    assert bias[0, 3].tolist() == [[0, 17, 18], [1, 0, 17], [2, 1, 0]]
+    assert bias[1, 3].tolist() == [[0, 17, 0], [1, 0, 1], [0, 17, 0]]
+
+
+def test_dropout_is_shared_by_the_positions_of_a_sequence():
+    x = jnp.ones((2, 3, 64))
+    rngs = {"dropout": jax.random.key(0)}
+    shared = np.asarray(dropout(0.5).apply({}, x, deterministic=False, rngs=rngs))
+    assert set(shared.ravel().tolist()) == {0.0, 2.0}
+    assert (shared == shared[:, :1]).all() and (shared[0] != shared[1]).any()
+    apart = np.asarray(dropout(0.5, axes=()).apply({}, x, deterministic=False, rngs=rngs))
+    assert (apart[:, 0] != apart[:, 1]).any(axis=-1).all()
+
+
 def test_masks_look_as_drawn():
-    valid = jnp.array([[True, True, True], [True, True, False]])
+    inputs = as_inputs(jnp.array([[7, 8, 1], [7, 1, 0]]))
     expected = [
         [[1, 0, 0], [1, 1, 0], [1, 1, 1]],
         [[1, 0, 0], [1, 1, 0], [0, 0, 0]],
     ]
-    np.testing.assert_array_equal(masks.causal_mask(valid)[:, 0], expected)
+    np.testing.assert_array_equal(masks.causal_mask(inputs)[:, 0], expected)
 
 
 def test_masked_scores_get_no_weight():

@@ -11,10 +11,12 @@ import t5x_tiny
 from flax import linen as nn
 
 from prompt_tuning import trees
-from prompt_tuning.model.hooks import Hooks
+from prompt_tuning.model.inputs import as_decoder_inputs
 from prompt_tuning.model.transformer import Transformer
+from prompt_tuning.prompts.prompt import PROMPT_PATH, soft_prompt_hooks
 
 TINY = t5x_tiny.CONFIG
+HALF = dataclasses.replace(TINY, dropout_rate=0.5)
 INPUT_NAMES = ("encoder_input_tokens", "decoder_input_tokens", "decoder_target_tokens")
 
 
@@ -74,12 +76,12 @@ def test_decoder_is_causal(params, inputs):
     model = Transformer(TINY)
     encoded = model.apply(params, inputs[0], method="encode")
     embedded = jax.random.normal(jax.random.key(0), (4, 7, 32))
-    valid = jnp.ones((4, 7), bool)
+    fed = as_decoder_inputs(inputs[1], jnp.ones((4, 7), jnp.int32))
     table = params["params"]["token_embedder"]["embedding"]
 
     def position_3(embedded):
         logits = model.apply(
-            params, method=lambda m: m.decoder(embedded, encoded, valid, table, True)
+            params, method=lambda m: m.decoder(embedded, fed, encoded, table, True)
         )
         return logits[:, 3].sum()
 
@@ -89,7 +91,7 @@ def test_decoder_is_causal(params, inputs):
 
 
 def test_padding_changes_nothing(params, inputs):
-    """Two more padding tokens behind the input leave the logits of real targets alone."""
+    """Two more padding tokens after the input leave the logits of real targets unchanged."""
     longer = np.pad(inputs[0], ((0, 0), (0, 2)))
     model = Transformer(TINY)
     real = inputs[2] > 0
@@ -105,7 +107,7 @@ def test_one_step_at_a_time_gives_the_same_logits(params, inputs):
     for i in range(7):
         tokens = inputs[1][:, i : i + 1]
         logits, cache = model.apply(
-            params, tokens, cache, jnp.int32(i), encoded.valid, method="decode_step"
+            params, tokens, cache, jnp.int32(i), encoded.inputs, method="decode_step"
         )
         real = inputs[2][:, i] > 0
         np.testing.assert_allclose(logits[real], whole[real, i], atol=1e-5)
@@ -119,22 +121,46 @@ def test_dropout_needs_to_be_asked_for(params, inputs):
     np.testing.assert_array_equal(still, model.apply(params, *inputs))
 
 
-class Doubled(nn.Module):
-    """A hook that appends the input once more, with a parameter of its own."""
+def dropouts(model, params, inputs):
+    """Input and output of every dropout, in the order of the calls, by the path of its module."""
+    calls = []
 
-    @nn.compact
-    def __call__(self, embedded, valid):
-        scale = self.param("scale", nn.initializers.ones, (1, 1, 1))
-        return jnp.concatenate([embedded, embedded * scale], 1), jnp.concatenate([valid] * 2, 1)
+    def record(next_fun, args, kwargs, context):
+        y = next_fun(*args, **kwargs)
+        if isinstance(context.module, nn.Dropout):
+            calls.append(("/".join(context.module.path), np.asarray(args[0]), np.asarray(y)))
+        return y
+
+    with nn.intercept_methods(record):
+        model.apply(params, *inputs, enable_dropout=True, rngs={"dropout": jax.random.key(0)})
+    return calls
 
 
-def test_a_hook_lengthens_what_all_layers_see(inputs):
-    model = Transformer(TINY, Hooks(encoder_input=lambda: Doubled(name="doubled")))
-    made = model.init(jax.random.key(0), *inputs)
-    assert "encoder/doubled/scale" in trees.flatten(made["params"])
-    encoded = model.apply(made, inputs[0], method="encode")
-    assert encoded.values.shape == (4, 24, 32)
-    np.testing.assert_array_equal(encoded.valid, np.tile(inputs[0] > 0, (1, 2)))
+def test_only_the_encoders_last_dropout_differs_between_positions(params, inputs):
+    """As in T5X: everywhere else a unit is dropped at all positions of a row, or at none."""
+    calls = dropouts(Transformer(HALF), params, inputs)
+    assert len(calls) == (2 + 2 * 4) + (2 + 2 * 6)
+    differing = [
+        path
+        for path, x, y in calls
+        if (((x != 0) & (y != 0)).any(axis=-2) & ((x != 0) & (y == 0)).any(axis=-2)).any()
+    ]
+    assert differing == ["encoder/Dropout_1"]
+    assert calls[9][0] == "encoder/Dropout_1"  # the last of the encoder's ten
+
+
+def test_a_prompt_gets_dropout_as_the_tokens_do(params, inputs):
+    """The first dropout sees P + T positions, and drops the same units of vectors and tokens."""
+    prompt = np.linspace(1, 2, 5 * 32, dtype=np.float32).reshape(5, 32)
+    flat = trees.flatten(params["params"]) | {PROMPT_PATH: prompt}
+    model = Transformer(HALF, soft_prompt_hooks(length=5))
+    path, x, y = dropouts(model, {"params": trees.unflatten(flat)}, inputs)[0]
+    assert path == "encoder/Dropout_0" and x.shape == (4, 5 + 12, 32)
+    for row in range(4):
+        np.testing.assert_array_equal(x[row, :5], prompt)
+        kept = (y[row] != 0).any(axis=0)
+        assert kept.any() and not kept.all()
+        np.testing.assert_allclose(y[row, :5], 2 * prompt * kept[None])
 
 
 def test_bfloat16_activations_stay_near_float32(params, inputs, vector):

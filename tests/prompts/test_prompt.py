@@ -6,9 +6,15 @@ import numpy as np
 import pytest
 
 from prompt_tuning import trees
+from prompt_tuning.model.inputs import as_inputs, reserve_prompt
 from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.model.transformer import Transformer
-from prompt_tuning.prompts.prompt import PROMPT_PATH, JoinPrompt, soft_prompt_hooks
+from prompt_tuning.prompts.prompt import (
+    PROMPT_PATH,
+    JoinPrompt,
+    fill_places,
+    soft_prompt_hooks,
+)
 
 CONFIG = T5Config(
     name="test",
@@ -23,31 +29,99 @@ CONFIG = T5Config(
 TOKENS = np.array([[5, 6, 1], [7, 1, 0]], np.int32)
 PROMPT = np.array([[1.0, 2.0], [3.0, 4.0]], np.float32)
 EMBEDDED = np.array([[[5.0, 5.0], [6.0, 6.0]]], np.float32)
-VALID = np.array([[True, False]])
+INPUTS = as_inputs(np.array([[5, 0]], np.int32))
 
 
-def joined(position):
-    module = JoinPrompt(length=2, position=position)
-    return module.apply({"params": {"prompt": {"prompt": PROMPT}}}, EMBEDDED, VALID)
+def joined(position, embedded=EMBEDDED):
+    """What `JoinPrompt` makes of two tokens, the second padding; reserved positions hold 9."""
+    inputs = reserve_prompt(INPUTS, length=2, position=position)
+    room = [(2, 0) if position == "prefix" else (0, 2)]
+    longer = jnp.pad(embedded, [(0, 0), *room, (0, 0)], constant_values=9)
+    params = {"params": {"prompt": {"prompt": PROMPT}}}
+    return JoinPrompt(length=2).apply(params, longer, inputs), inputs
 
 
 def test_prefix_comes_in_front():
-    rows, valid = joined("prefix")
+    rows, inputs = joined("prefix")
     np.testing.assert_array_equal(rows, [[[1, 2], [3, 4], [5, 5], [6, 6]]])
-    np.testing.assert_array_equal(valid, [[True, True, True, False]])
+    np.testing.assert_array_equal(inputs.valid, [[True, True, True, False]])
+    np.testing.assert_array_equal(inputs.tokens, [[0, 0, 5, 0]])
+    np.testing.assert_array_equal(inputs.positions, [[0, 1, 2, 3]])
+    np.testing.assert_array_equal(inputs.prompt_places, [[0, 1, -1, -1]])
 
 
-def test_suffix_comes_behind_the_padding():
-    rows, valid = joined("suffix")
+def test_suffix_comes_after_the_padding():
+    rows, inputs = joined("suffix")
     np.testing.assert_array_equal(rows, [[[5, 5], [6, 6], [1, 2], [3, 4]]])
-    np.testing.assert_array_equal(valid, [[True, False, True, True]])
+    np.testing.assert_array_equal(inputs.valid, [[True, False, True, True]])
+    np.testing.assert_array_equal(inputs.positions, [[0, 1, 2, 3]])
+    np.testing.assert_array_equal(inputs.prompt_places, [[-1, -1, 0, 1]])
 
 
 def test_prompt_is_cast_to_the_activations():
-    module = JoinPrompt(length=2)
-    params = {"params": {"prompt": {"prompt": PROMPT}}}
-    rows, _ = module.apply(params, EMBEDDED.astype(jnp.bfloat16), VALID)
+    rows, _ = joined("prefix", EMBEDDED.astype(jnp.bfloat16))
     assert rows.dtype == jnp.bfloat16
+
+
+PLACES = np.array([[0, 1, -1, 0, 1, -1], [-1, 0, 1, -1, -1, -1]])
+
+
+def test_places_differ_by_row_and_repeat():
+    """The places of two packed examples in one row, and of one example in the other."""
+    embedded = jnp.full((2, 6, 2), 9.0)
+    found = fill_places(embedded, jnp.asarray(PLACES), PROMPT)
+    assert found[0].tolist() == [[1, 2], [3, 4], [9, 9], [1, 2], [3, 4], [9, 9]]
+    assert found[1].tolist() == [[9, 9], [1, 2], [3, 4], [9, 9], [9, 9], [9, 9]]
+    prompts = np.stack([PROMPT, 10 * PROMPT])  # one for each row
+    found = fill_places(embedded, jnp.asarray(PLACES), prompts)
+    assert found[1].tolist() == [[9, 9], [10, 20], [30, 40], [9, 9], [9, 9], [9, 9]]
+
+
+def test_places_known_while_tracing_fill_the_same_without_a_gather():
+    embedded = jnp.full((2, 6, 2), 9.0)
+    known = fill_places(embedded, PLACES[:1], PROMPT)
+    np.testing.assert_array_equal(known, fill_places(embedded, jnp.asarray(PLACES[:1]), PROMPT))
+    assert "gather" not in str(
+        jax.make_jaxpr(lambda x: fill_places(x, PLACES[:1], PROMPT))(embedded)
+    )
+
+
+def test_a_place_beyond_the_prompt_is_not_a_number():
+    found = fill_places(jnp.zeros((1, 2, 2)), jnp.array([[2, -1]]), PROMPT)
+    assert np.isnan(found[0, 0]).all() and found[0, 1].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("position", ["prefix", "suffix"])
+def test_places_reserved_in_the_data_give_the_same_logits(position):
+    """Reserved before the model is called, as arrays of each row, against reserved by `encode`."""
+    model = Transformer(CONFIG, soft_prompt_hooks(length=2, position=position))
+    params = model.init(jax.random.key(0), TOKENS, TOKENS, TOKENS)
+    by_model = model.apply(params, TOKENS, TOKENS, TOKENS)
+    inputs = reserve_prompt(as_inputs(TOKENS), length=2, position=position)
+    assert inputs.tokens.shape == (2, 5)
+    inputs = inputs._replace(prompt_places=jnp.tile(inputs.prompt_places, (2, 1)))
+    by_data = jax.jit(model.apply)(params, inputs, TOKENS, TOKENS)
+    np.testing.assert_allclose(by_data, by_model, atol=1e-5)
+
+
+def test_places_without_a_prompt_are_refused():
+    inputs = reserve_prompt(as_inputs(TOKENS), length=2)
+    with pytest.raises(ValueError, match="nothing at Hooks.encoder_input fills them. Use a model"):
+        Transformer(CONFIG).init(jax.random.key(0), inputs, TOKENS, TOKENS)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (reserve_prompt(INPUTS, length=1), "without places for a prompt, got some that have them"),
+        (INPUTS._replace(segment_ids=INPUTS.tokens), "pack several into a row. Reserve the places"),
+    ],
+)
+def test_what_cannot_be_reserved(inputs, message):
+    with pytest.raises(ValueError, match=message):
+        reserve_prompt(inputs, length=2)
+    with pytest.raises(ValueError, match="one of .'prefix', 'suffix'.; got 'infix'"):
+        reserve_prompt(INPUTS, length=2, position="infix")
 
 
 def test_the_parameter_lies_at_its_path_as_float32():

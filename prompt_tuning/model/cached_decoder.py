@@ -1,12 +1,12 @@
-"""A T5 that has read its inputs and writes token after token: what every decoding strategy drives.
+"""Autoregressive decoding with a cache: the interface between the model and decoding strategies.
 
-A strategy that keeps K rows per input holds them together, input by input:
+A strategy that keeps K rows per input has them together, input by input:
 
     row       0  1  2    3  4  5
     input     0  0  0    1  1  1        B = 2, K = 3, R = B * K rows
 
-The inputs are encoded once, and their cross-attention keys and values are computed once and
-shared by an input's K rows.
+The inputs are encoded once; their cross-attention keys and values are computed once and shared by
+the K rows of an input.
 """
 
 import functools
@@ -15,15 +15,16 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 
+from prompt_tuning.model.inputs import Inputs
 from prompt_tuning.model.transformer import Transformer
 from prompt_tuning.shapes import Array, Float, Int
 
 
 class Decoded(NamedTuple):
-    """What came out: K sequences for each input, the best first.
+    """K sequences for each input, the best first.
 
     Attributes:
-      tokens: ids up to and with eos, 0 after it.
+      tokens: ids up to and including EOS, 0 after it.
       scores: log-probabilities in nats, see the strategy.
     """
 
@@ -31,13 +32,13 @@ class Decoded(NamedTuple):
     scores: Float[Array, "B K"]
 
 
-class Writer:
-    """The model bound to one batch of inputs; made and used within one jit."""
+class CachedDecoder:
+    """The model and one batch of encoded inputs; made and used within one jit."""
 
-    def __init__(self, model: Transformer, params: Any, encoder_input_tokens: Int[Array, "B T"]):
+    def __init__(self, model: Transformer, params: Any, inputs: Inputs | Int[Array, "B T"]):
         self._apply = functools.partial(model.apply, {"params": params})
-        self._encoded = self._apply(encoder_input_tokens, method="encode")
-        self.batch_size = encoder_input_tokens.shape[0]
+        self._encoded = self._apply(inputs, method="encode")
+        self.batch_size = self._encoded.values.shape[0]
 
     def start(self, rows_per_input: int, length: int) -> Any:
         """Makes an empty cache for `rows_per_input` sequences of up to `length` tokens each."""
@@ -50,16 +51,27 @@ class Writer:
         """Feeds the token at position `index` (0 at position 0) and scores the next one.
 
         Returns:
-          Logits, and the cache with this position written.
+          Logits, and the cache with this position in it.
         """
-        return self._apply(tokens[:, None], cache, index, self._encoded.valid, method="decode_step")
+        return self._apply(
+            tokens[:, None], cache, index, self._encoded.inputs, method="decode_step"
+        )
 
     def take(self, cache: Any, rows: Int[Array, " R"]) -> Any:
-        """Rearranges the cache: row r continues what row `rows[r]`, of the same input, wrote."""
-        return tuple(layer.take(rows) for layer in cache)
+        """Reorders the cache: row r continues the sequence of row `rows[r]`, of the same input."""
+        return cache.take(rows)
 
     def score(self, target_tokens: Int[Array, "R L"]) -> Float[Array, " R"]:
-        """Sums the log-probabilities of whole targets; padding (id 0) does not count."""
+        """Sums the log-probabilities of whole targets; padding (id 0) does not count.
+
+        Raises:
+          ValueError: the inputs are packed.
+        """
+        if self._encoded.inputs.segment_ids is not None:
+            raise ValueError(
+                "Scoring expected one example a row, got packed inputs (segment_ids). Give each "
+                "example a row of its own."
+            )
         logits = self._apply(
             self._encoded, shift_right(target_tokens), target_tokens, method="decode"
         )
@@ -70,12 +82,12 @@ class Writer:
 class Strategy(Protocol):
     """What `generate` accepts: a hashable callable, usually a small frozen dataclass.
 
-    `Greedy`, `Sample` and `BeamSearch` are three; one of your own plugs in by a gin reference.
+    `Greedy`, `Sample` and `BeamSearch` are strategies; your own plugs in by a gin reference.
     """
 
     def __call__(
         self,
-        writer: Writer,
+        decoder: CachedDecoder,
         *,
         max_decode_length: int,
         num_decodes: int,
@@ -95,7 +107,7 @@ def log_probability(logits: Float[Array, "*B V"], tokens: Int[Array, "*B"]) -> F
 
 
 def shift_right(target_tokens: Int[Array, "R L"]) -> Int[Array, "R L"]:
-    """What the decoder is fed to predict the targets: 0, then all but the last.
+    """Shifts targets into decoder inputs: 0, then all but the last.
 
     >>> shift_right(jnp.array([[7, 8, 1]]))
     Array([[0, 7, 8]], dtype=int32)

@@ -1,0 +1,142 @@
+"""What a stack of layers reads, as one pytree: ids, and what masks and positions are made from.
+
+The model turns a plain array of ids into an `Inputs` with `as_inputs`, the only place where id 0
+means padding. A caller that knows more, such as which of several packed examples a position belongs
+to, builds the `Inputs` itself. Two packed examples and a padding position:
+
+    tokens        [[7, 8, 1, 9, 1, 0]]
+    valid         [[1, 1, 1, 1, 1, 0]]
+    segment_ids   [[1, 1, 1, 2, 2, 0]]     a position sees its own segment only
+    positions     [[0, 1, 2, 0, 1, 0]]     relative positions are differences of these
+
+The places of a prompt are reserved before the embedding, so the batch has its full length from the
+start; the hook at `encoder_input` fills them. Two vectors in front of three tokens:
+
+    tokens        [[0, 0, 7, 8, 1]]
+    prompt_places [[0, 1, -1, -1, -1]]
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from prompt_tuning.shapes import Array, Bool, Int
+
+POSITIONS = ("prefix", "suffix")
+"""Where `reserve_prompt` puts a prompt."""
+
+
+class Inputs(NamedTuple):
+    """What the encoder or the decoder reads.
+
+    Optional fields are None when unused. None is part of the pytree's structure, so the simple
+    case compiles to a program without them.
+
+    Attributes:
+      tokens: ids that are embedded; in the decoder, the targets shifted right.
+      valid: False at padding. In the decoder, whether the position predicts a real target.
+      positions: position of each token within its example, for relative positions and causality.
+        [1, S] if the same in all rows.
+      segment_ids: which example of a packed row each position belongs to, 1 and up, 0 at padding.
+        None: a row is one example.
+      prompt_ids: which of M prompts each row uses, 0 to M - 1. None: there is one prompt.
+      prompt_places: number of the prompt vector that stands at each position, 0 to P - 1, and -1
+        at tokens; [1, S] if the same in all rows. None: no place is reserved yet.
+    """
+
+    tokens: Int[Array, "B S"]
+    valid: Bool[Array, "B S"]
+    positions: Int[Array, "#B S"]
+    segment_ids: Int[Array, "B S"] | None = None
+    prompt_ids: Int[Array, " B"] | None = None
+    prompt_places: Int[Array, "#B S"] | None = None
+
+
+def as_inputs(tokens: Inputs | Int[Array, "B T"]) -> Inputs:
+    """Makes the encoder's inputs from ids, one example a row; an `Inputs` is returned as it is.
+
+    >>> as_inputs(jnp.array([[7, 1, 0]])).valid
+    Array([[ True,  True, False]], dtype=bool)
+    """
+    if isinstance(tokens, Inputs):
+        return tokens
+    return Inputs(tokens, tokens > 0, _count(tokens.shape[1]))
+
+
+def as_decoder_inputs(
+    input_tokens: Inputs | Int[Array, "R L"], target_tokens: Int[Array, "R L"] | None
+) -> Inputs:
+    """Makes the decoder's inputs from ids, one target a row; an `Inputs` is returned as it is.
+
+    Args:
+      input_tokens: the targets shifted right, or an `Inputs` that is complete.
+      target_tokens: ids, 0 is padding; only tells which positions are real. None with an `Inputs`.
+
+    Raises:
+      ValueError: the targets are missing, or given beside an `Inputs`.
+    """
+    if isinstance(input_tokens, Inputs):
+        if target_tokens is not None:
+            raise ValueError(
+                "The decoder expected an Inputs alone, got target tokens beside it. Its `valid` "
+                "says which positions predict a target; leave the target tokens out."
+            )
+        return input_tokens
+    if target_tokens is None:
+        raise ValueError(
+            "The decoder expected target tokens beside its input tokens, got none. Pass them, or "
+            "an Inputs in place of both."
+        )
+    return Inputs(input_tokens, target_tokens > 0, _count(target_tokens.shape[1]))
+
+
+def reserve_prompt(inputs: Inputs, *, length: int, position: str = "prefix") -> Inputs:
+    """Reserves the places of a prompt in front of each row ('prefix') or after it ('suffix').
+
+    A suffix stands after the padding. Reserved positions are valid and their token is 0.
+
+    Args:
+      inputs: one example a row, without places.
+      length: P, in vectors.
+      position: 'prefix' or 'suffix'.
+
+    Returns:
+      Inputs of S = P + T positions.
+
+    Raises:
+      ValueError: the position is unknown, the inputs are packed, or have places already.
+
+    >>> reserve_prompt(as_inputs(jnp.array([[7, 1]])), length=2).prompt_places
+    array([[ 0,  1, -1, -1]], dtype=int32)
+    """
+    if position not in POSITIONS:
+        raise ValueError(f"The prompt's position must be one of {POSITIONS}; got {position!r}.")
+    if inputs.prompt_places is not None:
+        raise ValueError(
+            "reserve_prompt expected inputs without places for a prompt, got some that have them. "
+            "Reserve them once, in the data or in the model."
+        )
+    if inputs.segment_ids is not None:
+        raise ValueError(
+            "A prompt belongs to one example, and these inputs pack several into a row. Reserve "
+            "the places of each when packing, and set prompt_places."
+        )
+    tokens = inputs.tokens.shape[1]
+
+    def joined(reserved, own, xp=jnp):
+        reserved = xp.broadcast_to(reserved, (own.shape[0], length))
+        return xp.concatenate([reserved, own] if position == "prefix" else [own, reserved], axis=1)
+
+    shift, start = (length, 0) if position == "prefix" else (0, tokens)
+    vectors, none = np.arange(length, dtype=np.int32)[None], np.full((1, tokens), -1, np.int32)
+    return inputs._replace(
+        tokens=joined(jnp.zeros((1, 1), jnp.int32), inputs.tokens),
+        valid=joined(jnp.ones((1, 1), bool), inputs.valid),
+        positions=joined(vectors + start, inputs.positions + shift),
+        prompt_places=joined(vectors, none, np),  # NumPy: known while tracing
+    )
+
+
+def _count(length: int) -> Int[Array, "1 L"]:
+    return jnp.arange(length, dtype=jnp.int32)[None]
