@@ -2,19 +2,24 @@
 
     prompt-tuning train --gin_file=configs/pocket/quickstart.gin --gin.TRAIN_STEPS=200
 
-`--gin.NAME=VALUE` sets any name of the configuration; text needs no quotes. What a
-user can mend ends in one sentence and exit code 2; --debug shows where it came from.
-Libraries are imported by the command that needs them, so that help comes at once.
+`--gin.NAME=VALUE` sets any name of the configuration; text needs no quotes. An error that the
+user can fix ends in one sentence and exit code 2, and --debug shows its traceback; a bug always
+does. Each command imports the libraries that it needs, so that --help is quick.
 """
 
 import argparse
+import contextlib
+import io
+import logging
 import os
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 
-from prompt_tuning import cli_files
+from prompt_tuning import cli_errors, cli_files
 
 EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130  # as a shell has it for SIGINT
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,27 +27,76 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
       0; 1 if `checkpoint diff` found a difference; 2 after an error that is explained in a
-      sentence. SIGTERM in training exits with 42.
+      sentence; 130 after Ctrl-C. Training that was interrupted exits with a code of its own, see
+      `training/loop.py`. A bug raises, so that its traceback is seen.
     """
-    bindings, rest = _take_bindings(sys.argv[1:] if arguments is None else list(arguments))
-    options = _parser().parse_args(rest)
-    options.bindings = bindings + getattr(options, "bindings", [])
+    _let_every_character_through()
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    debug = "--debug" in arguments
     try:
-        if bindings and not hasattr(options, "gin_file"):
-            raise ValueError(f"--gin.{bindings[0]} means nothing to this command.")
-        from prompt_tuning.pocket import register
-
-        register.register_models()
-        return options.command(options) or 0
+        with contextlib.nullcontext() if debug else _quiet_threads():
+            return _run(arguments)
     except BrokenPipeError:  # `... | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, FloatingPointError) as error:
-        if options.debug:
+    except KeyboardInterrupt:
+        if debug:
             raise
-        sentence = str(error).split("\n  In call to configurable")[0]  # gin's addition
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except Exception as error:
+        sentence = None if debug else cli_errors.explain(error)
+        if sentence is None:
+            error.add_note(cli_errors.BUG)
+            raise
         print(f"error: {sentence}", file=sys.stderr)
         return EXIT_USER_ERROR
+
+
+def _run(arguments: list[str]) -> int:
+    bindings, rest = _take_bindings(arguments)
+    options = _parser().parse_args(rest)
+    options.bindings = bindings + getattr(options, "bindings", [])
+    if bindings and not hasattr(options, "gin_file"):
+        raise ValueError(
+            f"--gin.{bindings[0]} cannot be set: this command reads no gin configuration."
+        )
+    from prompt_tuning.pocket import register
+
+    register.register_models()
+    return options.command(options) or 0
+
+
+def _let_every_character_through() -> None:
+    """Prints what a terminal cannot show as \\u.... instead of stopping a run."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+@contextlib.contextmanager
+def _quiet_threads() -> Iterator[None]:
+    """Drops the tracebacks of an error that the main thread raises as well.
+
+    Orbax logs what went wrong in its saving threads and then raises it from the next call;
+    tensorstore's threads complain that there is nobody left to tell.
+    """
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return not record.exc_info
+
+    def hook(kind, error, trace):
+        if threading.current_thread() is threading.main_thread():
+            previous(kind, error, trace)
+
+    logger, previous = logging.getLogger("absl"), sys.excepthook
+    logger.addFilter(is_news)
+    sys.excepthook = hook
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_news)
+        sys.excepthook = previous
 
 
 def _take_bindings(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -55,7 +109,10 @@ def _take_bindings(arguments: list[str]) -> tuple[list[str], list[str]]:
         elif "=" in argument:
             bindings.append(argument.removeprefix("--gin."))
         else:
-            bindings.append(f"{argument.removeprefix('--gin.')}={next(remaining, '')}")
+            value = next(remaining, "--")
+            if value.startswith("--"):
+                raise ValueError(f"{argument} has no value; write {argument}=VALUE.")
+            bindings.append(f"{argument.removeprefix('--gin.')}={value}")
     return bindings, rest
 
 
@@ -87,9 +144,9 @@ def _parser() -> argparse.ArgumentParser:
     tasks = commands.add_parser("tasks", help="list the tasks, or show one task's examples")
     tasks.add_argument("name", nargs="?", help="the task to show")
     tasks.add_argument("--split", default=None, help="default: the dev split")
-    tasks.add_argument("--inputs", type=int, default=512, help="input length in tokens")
-    tasks.add_argument("--targets", type=int, default=8, help="target length in tokens")
-    tasks.add_argument("--examples", type=int, default=3, help="how many to print")
+    tasks.add_argument("--inputs", type=cli_files.count, default=512, help="input length in tokens")
+    tasks.add_argument("--targets", type=cli_files.count, default=8, help="target length in tokens")
+    tasks.add_argument("--examples", type=cli_files.count, default=3, help="how many to print")
     _add_data_options(tasks)
     tasks.set_defaults(command=_tasks)
 

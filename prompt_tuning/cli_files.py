@@ -1,6 +1,24 @@
 """The commands on files: `prompt-tuning prompt ...` and `prompt-tuning checkpoint ...`."""
 
+import argparse
+
 EXIT_DIFFERENT = 1  # as of diff(1)
+
+
+def count(text: str) -> int:
+    """Reads a whole number, 1 or more; argparse refuses another with the option's name."""
+    return _at_least(text, 1)
+
+
+def step(text: str) -> int:
+    """Reads a whole number, 0 or more."""
+    return _at_least(text, 0)
+
+
+def _at_least(text: str, least: int) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"expected a whole number, {least} or more; got {text!r}")
+    return int(text)
 
 
 def add_prompt_commands(commands) -> None:
@@ -12,7 +30,7 @@ def add_prompt_commands(commands) -> None:
     show.add_argument("--checkpoint", help="the frozen model's, for the nearest vocabulary pieces")
     show.add_argument("--vocabulary", default="t5", choices=("t5", "mt5", "byt5", "pocket"))
     show.add_argument("--vocabulary_file", help="sentencepiece model on disk")
-    show.add_argument("--count", type=int, default=5, help="pieces for each position, by cosine")
+    show.add_argument("--count", type=count, default=5, help="pieces for each position, by cosine")
     show.set_defaults(command=_prompt_show)
     export = actions.add_parser("export", help="prompt file -> adapter of peft")
     export.add_argument("path", help="the prompt file")
@@ -37,7 +55,7 @@ def add_checkpoint_commands(commands) -> None:
     recreate.add_argument("--checkpoint", required=True, help="the frozen model")
     recreate.add_argument("--prompt", required=True, help="the prompt file")
     recreate.add_argument("--output", required=True, help="folder to write checkpoint_STEP to")
-    recreate.add_argument("--step", type=int, default=0, help="number in the checkpoint's name")
+    recreate.add_argument("--step", type=step, default=0, help="number in the checkpoint's name")
     recreate.set_defaults(command=_checkpoint_recreate)
     convert = actions.add_parser("convert", help="T5X, T5X (Orbax), Hugging Face: any into any")
     convert.add_argument("source", help="a path, gs://..., hf://NAME@REVISION or pocket_s")
@@ -46,7 +64,7 @@ def add_checkpoint_commands(commands) -> None:
     convert.add_argument(
         "--model", help="for hf: what it is, t5_1_1_base or a gin file; else found by its shapes"
     )
-    convert.add_argument("--step", type=int, help="for t5x and orbax; default: the source's, or 0")
+    convert.add_argument("--step", type=step, help="for t5x and orbax; default: the source's, or 0")
     convert.add_argument("--drop_prompt", action="store_true", help="leave out the prompt in it")
     convert.set_defaults(command=_checkpoint_convert)
     diff = actions.add_parser("diff", help="which parameters differ; exits with 1 if any does")

@@ -5,6 +5,8 @@ import os
 import shutil
 from collections.abc import Iterator
 
+from prompt_tuning import paths
+
 
 @contextlib.contextmanager
 def new_folder(path: str | os.PathLike, choose: str = "folder") -> Iterator[str]:
@@ -32,7 +34,13 @@ def new_folder(path: str | os.PathLike, choose: str = "folder") -> Iterator[str]
 
 
 def replace_file(path: str | os.PathLike, content: bytes) -> None:
-    """Writes a file that is whole at every moment: the old one, then the new one."""
+    """Writes a file that is whole at every moment: the old one, then the new one.
+
+    In a bucket (gs://) a file appears only when it is whole.
+    """
+    if paths.is_remote(path):
+        paths.write_remote(path, content)
+        return
     temporary = f"{os.fspath(path)}.tmp-{os.getpid()}"
     try:
         write_synced(temporary, content)
@@ -44,8 +52,16 @@ def replace_file(path: str | os.PathLike, content: bytes) -> None:
 
 
 def write_synced(path: str | os.PathLike, content: bytes) -> None:
-    """Writes a file and waits until it is on the disk."""
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    """Writes a file and waits until it is on the disk.
+
+    Raises:
+      OSError: it cannot be written; its `filename` is set also where the disk was full.
+    """
+    try:
+        with open(path, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        error.filename = error.filename or os.fspath(path)
+        raise

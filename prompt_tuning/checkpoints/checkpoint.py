@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from prompt_tuning import trees
+from prompt_tuning import paths, trees
 from prompt_tuning.checkpoints import (
     hugging_face,
     hugging_face_hub,
@@ -227,11 +227,13 @@ def _leaves(path: str | os.PathLike) -> tuple[str, dict[str, Leaf]]:
 
 
 def _find(path: str) -> tuple[str, ModuleType]:
+    if not path:
+        raise ValueError("A checkpoint is named by its folder or as hf://NAME; got an empty name.")
     if hugging_face_hub.is_name(path):
         folder = hugging_face_hub.fetch(path)
     else:
         named = next((find for is_name, find in _NAMED.values() if is_name(path)), None)
-        folder = named(path) if named else path.rstrip("/") or "/"
+        folder = named(path) if named else _expand(path).rstrip("/") or "/"
     is_index = os.path.basename(folder) == t5x_native.INDEX_FILE and os.path.isfile(folder)
     if is_index or hugging_face.is_file_of_one(folder):
         folder = os.path.dirname(folder) or "."
@@ -249,6 +251,13 @@ def _find(path: str) -> tuple[str, ModuleType]:
     raise ValueError(_not_found(folder, inside))
 
 
+def _expand(path: str) -> str:
+    web = re.match(r"https?://huggingface\.co/([^/]+/[^/?#]+)", path)
+    if web:
+        raise ValueError(f"{path!r} is a web page; name the model as hf://{web[1]}.")
+    return paths.expand(path, also=("hf",))
+
+
 def _reader_of(folder: str) -> ModuleType | None:
     return next((reader for reader in _READERS.values() if reader.recognises(folder)), None)
 
@@ -256,15 +265,40 @@ def _reader_of(folder: str) -> ModuleType | None:
 def _not_found(folder: str, inside: set[str]) -> str:
     formats = f"Formats read: {', '.join(_READERS)}."
     if not inside:
+        if os.path.isfile(folder):
+            return f"{folder!r} is a file that is no checkpoint. {formats}"
+        if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", folder) and not os.path.exists(folder):
+            return (
+                f"There is no folder {folder!r}. A model on the Hugging Face Hub is named "
+                f"hf://{folder}. {formats}"
+            )
         return f"There is no checkpoint {folder!r}: no such folder, or an empty one. {formats}"
     if any(re.search(r"\.ckpt-\d+\.", name) or name == "checkpoint" for name in inside):
         return (
             f"{folder!r} is a TensorFlow checkpoint (of Mesh TensorFlow's T5), which is not read "
             f"here. Take the T5X checkpoint of the same model. {formats}"
         )
+    if "snapshots" in inside:
+        return _hub_cache(folder)
     return (
         f"{folder!r} is not a checkpoint, nor does it hold folders checkpoint_STEP; it holds "
         f"{leaves_lib.some(sorted(inside))}. {formats}"
+    )
+
+
+def _hub_cache(folder: str) -> str:
+    """Says which folder of the Hugging Face cache holds the model."""
+    snapshots = leaves_lib.join(folder, "snapshots")
+    commits = sorted(leaves_lib.subfolders(snapshots))
+    main = leaves_lib.read_file(leaves_lib.join(folder, "refs"), "main")
+    newest = main.decode(errors="replace").strip() if main else ""
+    if not commits:
+        return f"{folder!r} is a folder of the Hugging Face cache without a model in it."
+    chosen = newest if newest in commits else commits[0]
+    repo = os.path.basename(folder).removeprefix("models--").replace("--", "/")
+    return (
+        f"{folder!r} is a folder of the Hugging Face cache, and the model is in one of its "
+        f"snapshots: name {leaves_lib.join(snapshots, chosen)!r}, or hf://{repo}@{chosen}."
     )
 
 

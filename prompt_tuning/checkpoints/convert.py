@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from prompt_tuning import paths
 from prompt_tuning.checkpoints import (
     checkpoint,
     hugging_face,
@@ -81,8 +82,7 @@ def convert(
     """
     if kind not in FORMATS:
         raise ValueError(f"The format must be one of {', '.join(FORMATS)}; got {kind!r}.")
-    if "://" in target:
-        raise ValueError(f"A checkpoint is written to a local folder; got {target!r}.")
+    target = paths.local(target, "What `convert` writes")
     found = checkpoint.leaves(source)
     if drop_prompt and PROMPT_PATH not in found:
         raise ValueError(f"{source!r} holds no prompt to drop ({PROMPT_PATH}).")

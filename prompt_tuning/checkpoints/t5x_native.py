@@ -21,7 +21,7 @@ import numpy as np
 import tensorstore
 from flax import serialization
 
-from prompt_tuning import folders, trees
+from prompt_tuning import folders, paths, trees
 from prompt_tuning.checkpoints import leaves as leaves_lib
 from prompt_tuning.checkpoints.leaves import Leaf
 
@@ -150,7 +150,8 @@ def write(folder: str | os.PathLike, flat: Mapping[str, Any], step: int) -> str:
     Raises:
       ValueError: the checkpoint exists already, or there is nothing to write.
     """
-    final = os.path.join(os.path.abspath(folder), f"checkpoint_{step}")
+    folder = paths.absolute(paths.local(folder, "A checkpoint"))
+    final = os.path.join(folder, f"checkpoint_{step}")
     if not flat:
         raise ValueError(f"There are no parameters to write to {final!r}.")
     with folders.new_folder(final, "folder or step") as temporary:

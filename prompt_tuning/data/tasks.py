@@ -14,6 +14,7 @@ import importlib
 import os
 from collections.abc import Callable
 
+from prompt_tuning import paths
 from prompt_tuning.data import generated, glue, registry, super_glue
 from prompt_tuning.data.tensorflow_import import seqio, tf, tfds
 
@@ -144,10 +145,9 @@ def set_data_dir(path: str | os.PathLike | None) -> None:
       ValueError: there is no such folder.
     """
     global _data_dir
-    path = None if path is None else os.fspath(path)
-    if path is not None and "://" not in path:
-        path = os.path.abspath(os.path.expanduser(path))
-        if not os.path.isdir(path):
+    if path is not None:
+        path = paths.absolute(path)
+        if not paths.is_remote(path) and not os.path.isdir(path):
             raise ValueError(
                 f"There is no data folder {path!r}. "
                 f"Make it with `prompt-tuning data prepare --source DIR --data_dir {path}`."

@@ -67,6 +67,7 @@ def train_run(run: Run) -> Trained:
 
 def _begin(run: Run) -> "_Training":
     """Loads everything, and says what it found; the initial parameters go no further."""
+    progress.check_model_dir(run)
     task = loading.prepare_task(run)
     stream = batches.train_batches(
         run.task, "train", run.task_feature_lengths, run.batch_size, run.seed
