@@ -13,7 +13,6 @@ import io
 import logging
 import os
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 
 from prompt_tuning import cli_errors, cli_files
@@ -85,18 +84,18 @@ def _quiet_threads() -> Iterator[None]:
     def is_news(record: logging.LogRecord) -> bool:
         return not record.exc_info
 
-    def hook(kind, error, trace):
-        if threading.current_thread() is threading.main_thread():
-            previous(kind, error, trace)
+    def hook(unraisable):
+        if str(unraisable.exc_value) != "Event loop is closed":
+            previous(unraisable)
 
-    logger, previous = logging.getLogger("absl"), sys.excepthook
+    logger, previous = logging.getLogger("absl"), sys.unraisablehook
     logger.addFilter(is_news)
-    sys.excepthook = hook
+    sys.unraisablehook = hook
     try:
         yield
     finally:
         logger.removeFilter(is_news)
-        sys.excepthook = previous
+        sys.unraisablehook = previous
 
 
 def _take_bindings(arguments: list[str]) -> tuple[list[str], list[str]]:

@@ -78,8 +78,8 @@ def _runtime(error: RuntimeError) -> str | None:
     if "Unable to initialize backend" in text or "Unknown backend" in text:
         reason = _one_line(text).split(" (set JAX_PLATFORMS")[0].rstrip(".")
         return (
-            f"JAX cannot start on this device: {reason[:300]}. Set JAX_PLATFORMS to cpu, cuda or tpu, "
-            "or unset it, and install the jax of that device."
+            f"JAX cannot start on this device: {reason[:300]}. Set JAX_PLATFORMS to cpu, cuda or "
+            "tpu, or unset it, and install the jax of that device."
         )
     return _full_disk(error)
 

@@ -58,6 +58,7 @@ def train_run(run: Run) -> Trained:
       FloatingPointError: the loss is not finite; everything saved before is intact.
       SystemExit: with code 42 after SIGTERM, when the state is saved.
     """
+    progress.check_model_dir(run)
     training = _begin(run)
     try:
         return training.go()
@@ -67,7 +68,6 @@ def train_run(run: Run) -> Trained:
 
 def _begin(run: Run) -> "_Training":
     """Loads everything, and says what it found; the initial parameters go no further."""
-    progress.check_model_dir(run)
     task = loading.prepare_task(run)
     stream = batches.train_batches(
         run.task, "train", run.task_feature_lengths, run.batch_size, run.seed

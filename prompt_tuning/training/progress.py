@@ -195,14 +195,30 @@ def check_model_dir(run: Run) -> None:
     """Refuses a MODEL_DIR that a run cannot write to, before anything is loaded.
 
     Raises:
-      ValueError: see `paths.check_folder`; or it is in a bucket and more than a prompt trains.
+      ValueError: see `paths.check_folder`; or it is in a bucket, and a library is missing or more
+        than a prompt trains.
     """
     paths.check_folder(run.model_dir, "MODEL_DIR")
-    if paths.is_remote(run.model_dir) and run.trains_model:
+    if not paths.is_remote(run.model_dir):
+        return
+    if not _has_cloud_storage():
+        raise ValueError(
+            f"MODEL_DIR {run.model_dir!r} is in a bucket, for which Orbax needs the library "
+            "google-cloud-storage: pip install 'prompt-tuning[gcs]'."
+        )
+    if run.trains_model:
         raise ValueError(
             f"MODEL_DIR {run.model_dir!r} is in a bucket, where only a prompt can be written; a "
             "tuned model needs a local folder. Copy it to the bucket afterwards."
         )
+
+
+def _has_cloud_storage() -> bool:
+    try:
+        from google.cloud import storage  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 def write_settings(folder: str, config_text: str) -> None:
