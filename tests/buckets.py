@@ -80,7 +80,9 @@ class Objects(http.server.BaseHTTPRequestHandler):
             root = self.folder / bucket
             files = [path for path in root.rglob("*") if path.is_file()]
             names = sorted(path.relative_to(root).as_posix() for path in files)
-            names = [each for each in names if each.startswith(asked.get("prefix", ""))]
+            first, end = asked.get("startOffset", ""), asked.get("endOffset", "\U0010ffff")
+            prefix = asked.get("prefix", "")
+            names = [each for each in names if first <= each < end and each.startswith(prefix)]
             self._answer(200, json.dumps({"items": [{"name": each} for each in names]}).encode())
             return
         path = self.folder / bucket / name
