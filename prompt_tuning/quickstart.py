@@ -1,9 +1,9 @@
-"""The first thing to run: trains a prompt in front of a frozen model, and shows what it did.
+"""The first thing to run: trains a prompt for a frozen model and shows its effect.
 
-    frozen model alone -> train the prompt -> frozen model behind the prompt -> side by side
+    frozen model alone -> train the prompt -> frozen model with the prompt -> side by side
 
-All of it is the public interface: a configuration, `load_run`, `train_run`, `evaluate_run`
-and `load_model`. Run again, it shows the finished run again.
+It uses the public interface alone: a configuration, `load_run`, `train_run`, `evaluate_run`
+and `load_model`. A second call shows the finished run.
 """
 
 import dataclasses

@@ -1,10 +1,10 @@
-"""The one door to pretrained parameters: finds out what a path holds and reads it strictly.
+"""Reads pretrained parameters from any supported format, strictly.
 
     load(path, expected) -> {'token_embedder/embedding': array, ...}
 
-Nothing is left to luck. Every parameter that the model expects is loaded, or is new by
-intent (the prompt), or the run stops with its name; so does a parameter that the model
-has no place for. Optimizer states are never read.
+Every parameter that the model expects is loaded, or is declared new (the prompt), or the run
+stops and names it; so it does for a parameter that the model does not have. Optimizer states
+are never read.
 
 A further format is one more entry in `_READERS`: a module with `recognises(folder)` and
 `leaves(folder)`, in T5X's parameter names.
@@ -52,7 +52,7 @@ _logger = logging.getLogger(__name__)
 def register_names(
     family: str, *, is_name: Callable[[str], bool], find: Callable[[str], str]
 ) -> None:
-    """Makes the names of a family of models usable wherever a checkpoint's path is.
+    """Makes the names of a family of models usable wherever a checkpoint path is.
 
     Args:
       family: registering it again replaces it.
@@ -141,7 +141,7 @@ def load(
     Args:
       path: see `find`; local, gs:// or hf://.
       expected: {T5X name: shape, or anything with a shape}.
-      model: the model that expects them; where the checkpoint tells its settings, as
+      model: the model that expects them; where the checkpoint states its settings, as
         Hugging Face's do, they are compared.
       dtype: 'float32' or 'bfloat16'; each array is cast as it is read.
       new: patterns of expected names that the checkpoint may lack. What is there under
@@ -154,7 +154,7 @@ def load(
 
     Raises:
       ValueError: names or shapes differ (of each kind all are counted and the first eight
-        named), or the checkpoint is damaged, or it tells other settings than the model's.
+        named), or the checkpoint is damaged, or its settings are not the model's.
     """
     if dtype not in _DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(map(repr, _DTYPES))}, got {dtype!r}.")

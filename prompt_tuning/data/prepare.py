@@ -1,4 +1,4 @@
-"""Turns official SuperGLUE and GLUE archives on disk into TFDS data, with no network.
+"""Converts official SuperGLUE and GLUE archives on disk to TFDS data, without a network.
 
     SOURCE/superglue/CB.zip ─┐                        DATA_DIR/super_glue/cb/1.0.2
     SOURCE/glue/SST-2.zip   ─┼─> the TFDS builder ──> DATA_DIR/glue/sst2/2.0.0
@@ -7,7 +7,7 @@
 An archive lies at the top of SOURCE or in its folder superglue/ or glue/, zipped
 under its official name or unpacked. What was built is checked against the
 official row counts (Lester et al. 2021, appendix; the SuperGLUE and GLUE papers).
-GLUE becomes version 2.0.0, the only one today's TFDS can build.
+GLUE becomes version 2.0.0, the only one that current TFDS builds.
 """
 
 import contextlib
@@ -106,7 +106,7 @@ FOLDERS = {"super_glue": ("superglue", "."), "glue": ("glue", ".")}
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """What became of one dataset.
+    """The result for one dataset.
 
     Attributes:
       dataset: the TFDS name, as 'super_glue/cb:1.0.2'.
@@ -130,7 +130,7 @@ def prepare(
     data_dir: str | os.PathLike,
     tasks: Sequence[str] | None = None,
 ) -> list[Prepared]:
-    """Builds every dataset whose archive is found; one that is built stays as it is.
+    """Builds every dataset whose archive is found; one that exists already is kept.
 
     Args:
       source: folder with the archives.

@@ -1,4 +1,4 @@
-"""Pictures of a run: its learning curve, drawn from what it wrote to metrics.jsonl."""
+"""Plots of a run: its learning curve, from metrics.jsonl."""
 
 import io
 import json
@@ -24,7 +24,7 @@ def learning_curve(model_dir: str, path: str | None = None) -> str:
     Raises:
       ValueError: the run has no metrics yet, or the file to write is no picture.
     """
-    from matplotlib.figure import Figure  # draws without a screen; slow to import
+    from matplotlib.figure import Figure  # needs no display; slow to import
 
     model_dir = paths.expand(model_dir)
     path = os.path.join(model_dir, "learning_curve.png") if path is None else paths.expand(path)

@@ -1,4 +1,4 @@
-"""What a run tells its user: a table of parameters, a progress line, metrics on disk.
+"""What a run reports: a table of parameters, a progress line, metrics on disk.
 
 MODEL_DIR/metrics.jsonl     one JSON object a line: {"step": 100, "split": "train", ...}
 MODEL_DIR/tensorboard/      the same numbers for TensorBoard
@@ -40,7 +40,7 @@ def parameter_table(trainable: trees.FlatTree, frozen: trees.FlatTree) -> str:
 
 
 def human_bytes(count: int) -> str:
-    """Writes a size for people.
+    """Formats a size.
 
     >>> human_bytes(307_200)
     '307.2 kB'
@@ -52,7 +52,7 @@ def human_bytes(count: int) -> str:
 
 
 def human_time(seconds: float) -> str:
-    """Writes a duration as h:mm:ss.
+    """Formats a duration as h:mm:ss.
 
     >>> human_time(3723)
     '1:02:03'
@@ -62,12 +62,12 @@ def human_time(seconds: float) -> str:
 
 
 class Progress:
-    """The line that says how far a run is; on a terminal it is rewritten in place.
+    """The progress line; on a terminal it is rewritten in place.
 
     Args:
       total_steps: steps of the whole run.
       examples_per_step: the batch size.
-      seconds_between: how often a line is written where there is no terminal.
+      seconds_between: time between two lines where there is no terminal.
     """
 
     def __init__(
@@ -89,17 +89,17 @@ class Progress:
         self._line_is_open = False
 
     def note_dev_score(self, text: str) -> None:
-        """Sets what the line says of the last evaluation."""
+        """Sets what the line shows of the last evaluation."""
         self._dev = text
 
     def pause(self, seconds: float) -> None:
-        """Leaves time that was not spent on training steps out of the examples/s."""
+        """Excludes time that was not spent on training steps from examples/s."""
         self._paused += seconds
 
     def show(self, step: int, loss: float, last: bool = False) -> None:
         """Writes the line, if enough time has passed since the last one."""
         now = time.monotonic()
-        if self._began is None:  # the first step compiles and says nothing of the speed
+        if self._began is None:  # the first step compiles, so it is not timed
             self._began, self._first, self._paused = now, step, 0.0
         wait = 0.2 if self._in_place else self._between
         if not last and self._written and now - self._written < wait:
@@ -128,7 +128,7 @@ class Metrics:
 
     Lines of steps after `start_step` are removed first: a process wrote them that was killed
     after its last save, and the run writes them again. A file in a bucket (gs://) cannot be
-    appended to; there it is written anew at every `flush`.
+    appended to; there it is rewritten at every `flush`.
     """
 
     def __init__(self, folder: str, start_step: int):
@@ -222,7 +222,7 @@ def _has_cloud_storage() -> bool:
 
 
 def write_settings(folder: str, config_text: str) -> None:
-    """Writes what a run was made of: its configuration and the library versions."""
+    """Writes a run's resolved configuration and the library versions."""
     paths.make_folder(folder)
     settings: dict[str, Any] = {
         "config.gin": config_text,

@@ -282,7 +282,7 @@ def test_damaged_folders_are_named(tmp_path, tiny):
     ):
         checkpoint.variables(folder)
     (tiny / "config.json").write_text('{"model_type": "t5"')
-    with pytest.raises(ValueError, match="config.json' is cut short or damaged"):
+    with pytest.raises(ValueError, match="config.json' is truncated or damaged"):
         checkpoint.variables(tiny)
 
 

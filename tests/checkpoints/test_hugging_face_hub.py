@@ -71,8 +71,7 @@ def test_what_is_not_pinned_is_told(name, revision, hub, caplog):
         checkpoint.find(name)
     assert hub.asked[0][:2] == ("google/tiny", revision)
     assert caplog.messages == [
-        f"{name} is now at commit {COMMIT}; to have the same model ever after, name "
-        f"hf://google/tiny@{COMMIT}."
+        f"{name} is at commit {COMMIT} now; to pin it, name hf://google/tiny@{COMMIT}."
     ]
 
 
@@ -80,9 +79,9 @@ def test_what_is_not_pinned_is_told(name, revision, hub, caplog):
     ("error", "message"),
     [
         (Errors.RepositoryNotFoundError("401"), "the Hub has no model 'google/tiny', or a private"),
-        (Errors.GatedRepoError("403"), "is open only to those who accepted its terms"),
+        (Errors.GatedRepoError("403"), "is gated: accept its terms at"),
         (Errors.RevisionNotFoundError("404"), "google/tiny has no revision 'v9'"),
-        (Errors.HFValidationError("two"), "that is no name of a model; it is OWNER/NAME"),
+        (Errors.HFValidationError("two"), "a model is named OWNER/NAME"),
         (Errors.LocalEntryNotFoundError("gone"), "cannot be reached .* revision 'v9' is not whole"),
         (OSError("disk full\nat line 9"), "OSError: disk full"),
     ],

@@ -123,7 +123,7 @@ def test_arrays_that_lie_in_the_index_itself(tmp_path, monkeypatch):
 def test_an_index_that_is_cut_short(copy, size):
     index = copy / "checkpoint"
     index.write_bytes(index.read_bytes()[:size])
-    with pytest.raises(ValueError, match=rf"checkpoint' \({size} bytes\) .* cut short or damaged"):
+    with pytest.raises(ValueError, match=rf"checkpoint' \({size} bytes\) .* truncated or damaged"):
         t5x_native.leaves(str(copy))
 
 
