@@ -82,7 +82,7 @@ def convert(
     """
     if kind not in FORMATS:
         raise ValueError(f"The format must be one of {', '.join(FORMATS)}; got {kind!r}.")
-    target = paths.local(target, "What `convert` writes")
+    target = paths.local(target, "The converted checkpoint")
     found = checkpoint.leaves(source)
     if drop_prompt and PROMPT_PATH not in found:
         raise ValueError(f"{source!r} holds no prompt to drop ({PROMPT_PATH}).")

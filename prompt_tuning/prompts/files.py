@@ -243,7 +243,7 @@ def _load_npy(path: str) -> tuple[np.ndarray, None]:
     try:
         file = io.BytesIO(paths.read_bytes(path))
         return np.lib.format.read_array(file, allow_pickle=False), None
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError) as error:
         if "allow_pickle" in str(error) or "pickled" in str(error):
             raise ValueError(
                 f"{path!r} holds pickled Python objects, which could run code when opened; it was "

@@ -160,7 +160,7 @@ def test_an_index_that_contradicts_its_arrays(copy):
     write_index(copy, index)
     with pytest.raises(
         ValueError,
-        match=re.escape("has shape [128, 32], but the checkpoint's index tells [128, 64]"),
+        match=re.escape("has shape [128, 32], but the checkpoint's index says [128, 64]"),
     ):
         t5x_native.leaves(str(copy))
 
