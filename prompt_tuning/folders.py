@@ -63,5 +63,6 @@ def write_synced(path: str | os.PathLike, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        error.filename = error.filename or os.fspath(path)
+        if error.errno and not error.filename:
+            error.filename = os.fspath(path)
         raise
