@@ -19,9 +19,8 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 
-from prompt_tuning.data.tensorflow_import import tfds
-
 from prompt_tuning import paths
+from prompt_tuning.data.tensorflow_import import tfds
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_runs
+from flax.metrics import tensorboard
 
 from prompt_tuning.checkpoints import checkpoint, t5x_native, t5x_orbax
 from prompt_tuning.inference import evaluate
 from prompt_tuning.prompts import files
-from prompt_tuning.training import plots, progress
+from prompt_tuning.training import plots
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -25,7 +26,7 @@ class NoBoard:
 
 @pytest.fixture(autouse=True)
 def _no_board(monkeypatch):
-    monkeypatch.setattr(progress.metric_writers, "SummaryWriter", lambda folder: NoBoard())
+    monkeypatch.setattr(tensorboard, "SummaryWriter", lambda folder, auto_flush: NoBoard())
 
 
 def test_a_run_in_a_bucket_is_resumed_evaluated_and_asked(bucket, prompted, tmp_path, monkeypatch):
