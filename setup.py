@@ -69,6 +69,7 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]>=0.10.2,<0.13"],
         "cuda": ["jax[cuda13]>=0.10.2,<0.13"],
+        "gcs": ["google-cloud-storage>=2.10,<4"],  # MODEL_DIR=gs://..., Orbax asks for it
         "hf": ["huggingface_hub>=0.36,<3"],  # hf:// names; a folder on disk needs nothing
         "parity": [  # tests/test_hugging_face_parity.py compares with them; nothing imports them
             "peft==0.21.2",

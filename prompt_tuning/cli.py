@@ -2,19 +2,23 @@
 
     prompt-tuning train --gin_file=configs/pocket/quickstart.gin --gin.TRAIN_STEPS=200
 
-`--gin.NAME=VALUE` sets any name of the configuration; text needs no quotes. What a
-user can mend ends in one sentence and exit code 2; --debug shows where it came from.
-Libraries are imported by the command that needs them, so that help comes at once.
+`--gin.NAME=VALUE` sets any name of the configuration; text needs no quotes. An error that the
+user can fix ends in one sentence and exit code 2, and --debug shows its traceback; a bug always
+does. Each command imports the libraries that it needs, so that --help is quick.
 """
 
 import argparse
+import contextlib
+import io
+import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from prompt_tuning import cli_files
+from prompt_tuning import cli_errors, cli_files
 
 EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130  # as a shell has it for SIGINT
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,27 +26,76 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
       0; 1 if `checkpoint diff` found a difference; 2 after an error that is explained in a
-      sentence. SIGTERM in training exits with 42.
+      sentence; 130 after Ctrl-C. Training that was interrupted exits with a code of its own, see
+      `training/loop.py`. A bug raises, so that its traceback is seen.
     """
-    bindings, rest = _take_bindings(sys.argv[1:] if arguments is None else list(arguments))
-    options = _parser().parse_args(rest)
-    options.bindings = bindings + getattr(options, "bindings", [])
+    _let_every_character_through()
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    debug = "--debug" in arguments
     try:
-        if bindings and not hasattr(options, "gin_file"):
-            raise ValueError(f"--gin.{bindings[0]} means nothing to this command.")
-        from prompt_tuning.pocket import register
-
-        register.register_models()
-        return options.command(options) or 0
+        with contextlib.nullcontext() if debug else _quiet_threads():
+            return _run(arguments)
     except BrokenPipeError:  # `... | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, FloatingPointError) as error:
-        if options.debug:
+    except KeyboardInterrupt:
+        if debug:
             raise
-        sentence = str(error).split("\n  In call to configurable")[0]  # gin's addition
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except Exception as error:
+        sentence = None if debug else cli_errors.explain(error)
+        if sentence is None:
+            error.add_note(cli_errors.BUG)
+            raise
         print(f"error: {sentence}", file=sys.stderr)
         return EXIT_USER_ERROR
+
+
+def _run(arguments: list[str]) -> int:
+    bindings, rest = _take_bindings(arguments)
+    options = _parser().parse_args(rest)
+    options.bindings = bindings + getattr(options, "bindings", [])
+    if bindings and not hasattr(options, "gin_file"):
+        raise ValueError(
+            f"--gin.{bindings[0]} cannot be set: this command reads no gin configuration."
+        )
+    from prompt_tuning.pocket import register
+
+    register.register_models()
+    return options.command(options) or 0
+
+
+def _let_every_character_through() -> None:
+    """Prints what a terminal cannot show as \\u.... instead of stopping a run."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+@contextlib.contextmanager
+def _quiet_threads() -> Iterator[None]:
+    """Drops the tracebacks of an error that the main thread raises as well.
+
+    Orbax logs what went wrong in its saving threads and then raises it from the next call;
+    tensorstore's threads complain that there is nobody left to tell.
+    """
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return not record.exc_info
+
+    def hook(unraisable):
+        if str(unraisable.exc_value) != "Event loop is closed":
+            previous(unraisable)
+
+    logger, previous = logging.getLogger("absl"), sys.unraisablehook
+    logger.addFilter(is_news)
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_news)
+        sys.unraisablehook = previous
 
 
 def _take_bindings(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -55,7 +108,10 @@ def _take_bindings(arguments: list[str]) -> tuple[list[str], list[str]]:
         elif "=" in argument:
             bindings.append(argument.removeprefix("--gin."))
         else:
-            bindings.append(f"{argument.removeprefix('--gin.')}={next(remaining, '')}")
+            value = next(remaining, "--")
+            if value.startswith("--"):
+                raise ValueError(f"{argument} has no value; write {argument}=VALUE.")
+            bindings.append(f"{argument.removeprefix('--gin.')}={value}")
     return bindings, rest
 
 
@@ -63,48 +119,54 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="prompt-tuning", description="Prompt tuning of frozen T5 models."
     )
-    parser.add_argument("--debug", action="store_true", help="show where an error came from")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    train = commands.add_parser("train", help="train a prompt, or a model; resumes by itself")
+    train = commands.add_parser("train", help="train a prompt, or a model; resumes if interrupted")
     train.set_defaults(command=_train)
-    evaluate = commands.add_parser("eval", help="measure a prompt on a task's dev split")
+    evaluate = commands.add_parser("eval", help="evaluate a prompt on a task's dev split")
     evaluate.set_defaults(command=_eval)
-    infer = commands.add_parser("infer", help="predict for new text, or for a split of the task")
-    infer.add_argument("--input", metavar="FILE", help="a text a line, .jsonl, .csv or .tsv")
-    infer.add_argument("--output", metavar="FILE", help="JSON lines; else in INFER_OUTPUT_DIR")
+    infer = commands.add_parser("infer", help="predict on new text, or on a split of the task")
+    infer.add_argument(
+        "--input",
+        metavar="FILE",
+        help="one text per line, or .jsonl, .csv or .tsv; default: the split",
+    )
+    infer.add_argument("--output", metavar="FILE", help="JSON lines; default: in INFER_OUTPUT_DIR")
     infer.set_defaults(command=_infer)
     for command in (train, evaluate, infer):
         _add_gin_options(command)
     for command in (evaluate, infer):
-        command.add_argument("--split", help="the split, if not the configured one", metavar="NAME")
+        command.add_argument(
+            "--split", help="another split than the configured one", metavar="NAME"
+        )
         command.add_argument(
             "--allow_other_model",
             action="store_true",
-            help="use a prompt that was made for other parameters",
+            help="use a prompt that was trained with other parameters",
         )
 
     tasks = commands.add_parser("tasks", help="list the tasks, or show one task's examples")
     tasks.add_argument("name", nargs="?", help="the task to show")
     tasks.add_argument("--split", default=None, help="default: the dev split")
-    tasks.add_argument("--inputs", type=int, default=512, help="input length in tokens")
-    tasks.add_argument("--targets", type=int, default=8, help="target length in tokens")
-    tasks.add_argument("--examples", type=int, default=3, help="how many to print")
+    tasks.add_argument("--inputs", type=cli_files.count, default=512, help="input length in tokens")
+    tasks.add_argument("--targets", type=cli_files.count, default=8, help="target length in tokens")
+    tasks.add_argument("--examples", type=cli_files.count, default=3, help="how many to print")
     _add_data_options(tasks)
     tasks.set_defaults(command=_tasks)
 
     data = commands.add_parser("data", help="prepare official archives for use without a network")
     kinds = data.add_subparsers(required=True, metavar="ACTION")
-    prepare = kinds.add_parser("prepare", help="turn archives on disk into TFDS data")
+    prepare = kinds.add_parser("prepare", help="convert archives on disk to TFDS data")
     prepare.add_argument("--source", required=True, help="folder with the official archives")
     prepare.add_argument("--data_dir", required=True, help="folder to write TFDS data to")
     prepare.add_argument("--only", nargs="+", metavar="DATASET", help="such as super_glue/cb")
     prepare.set_defaults(command=_prepare)
     pocket = kinds.add_parser("pocket", help="write PocketGLUE as the official JSONL files")
-    pocket.add_argument("--out", help="folder to write to; without it only the table is printed")
+    pocket.add_argument("--out", help="folder to write to; default: only print the table")
     pocket.add_argument("--tasks", nargs="+", metavar="TASK", help="such as boolq; default: all")
     pocket.add_argument("--domain", default="home", help="home (default) or sea")
-    pocket.add_argument("--seed", type=int, default=0, help="another seed gives other rows")
+    pocket.add_argument("--seed", type=int, default=0, help="seed of the rows")
     pocket.add_argument("--difficulty", type=int, default=2, help="1, 2 (default) or 3")
     for split in ("train", "validation", "test"):
         pocket.add_argument(f"--{split}", type=int, metavar="N", help=f"rows of the {split} split")
@@ -119,13 +181,20 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_gin_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--gin_file", action="append", default=[], metavar="FILE", help="may be repeated"
+        "--gin_file",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a configuration; may be repeated",
     )
     command.add_argument(
-        "--gin_search_paths", default="", metavar="DIRS", help="folders to look into, comma between"
+        "--gin_search_paths",
+        default="",
+        metavar="DIRS",
+        help="folders of gin files, separated by commas",
     )
     command.formatter_class = argparse.RawDescriptionHelpFormatter
-    command.epilog = "--gin.NAME=VALUE sets a name of the configuration, such as\n" + _macro_help()
+    command.epilog = "--gin.NAME=VALUE sets a name of the configuration:\n" + _macro_help()
 
 
 def _macro_help() -> str:
@@ -141,36 +210,42 @@ def _add_data_options(command: argparse.ArgumentParser) -> None:
 
 
 def _add_pretrain_command(commands) -> None:
-    pretrain = commands.add_parser("pretrain", help="make a pocket model; resumes by itself")
+    pretrain = commands.add_parser("pretrain", help="pretrain a pocket model; resumes")
     pretrain.add_argument("size", help="pocket_xs, pocket_s, pocket_m, pocket_l or pocket_xl")
-    pretrain.add_argument("--model_dir", help="of the runs; default: runs/pretrain_SIZE")
-    pretrain.add_argument("--out", help="where the model goes; default: the cache, see its name")
+    pretrain.add_argument("--model_dir", help="folder of the runs; default: runs/pretrain_SIZE")
+    pretrain.add_argument("--out", help="folder of the model; default: in the cache")
     pretrain.add_argument(
-        "--span_only", action="store_true", help="make the line of span corruption only, too"
+        "--span_only", action="store_true", help="also train a variant on span corruption alone"
     )
-    pretrain.add_argument("--steps_scale", type=float, default=1.0, help="of all step counts")
-    pretrain.add_argument("--seed", type=int, default=0, help="of parameters and order of text")
+    pretrain.add_argument(
+        "--steps_scale", type=float, default=1.0, help="multiplies all step counts"
+    )
+    pretrain.add_argument(
+        "--seed", type=int, default=0, help="of the parameters and the order of the text"
+    )
     pretrain.set_defaults(command=_pretrain, gin_file=[])
-    pretrain.epilog = "--gin.PocketCorpus.documents=100000 and the like set what all stages use"
+    pretrain.epilog = "--gin.PocketCorpus.documents=100000 and the like apply to all stages"
 
 
 def _add_sweep_commands(commands) -> None:
-    quickstart = commands.add_parser("quickstart", help="train a first prompt, nothing to download")
-    quickstart.add_argument("--model_dir", help="folder to write to, if not the configured one")
+    quickstart = commands.add_parser("quickstart", help="train a first prompt; downloads nothing")
+    quickstart.add_argument("--model_dir", help="another folder than the configured one")
     quickstart.set_defaults(command=_quickstart)
 
     plot = commands.add_parser("plot", help="draw the learning curve of a run")
     plot.add_argument("model_dir", help="the run's MODEL_DIR")
-    plot.add_argument("--output", metavar="FILE", help="PNG; else learning_curve.png in the run")
+    plot.add_argument("--output", metavar="FILE", help="default: learning_curve.png in the run")
     plot.set_defaults(command=_plot)
 
     sweep = commands.add_parser("sweep", help="many runs, one table")
     actions = sweep.add_subparsers(required=True, metavar="ACTION")
-    run = actions.add_parser("run", help="run what the results do not hold yet")
+    run = actions.add_parser("run", help="make the runs that are not in the results yet")
     run.add_argument("file", help="such as experiments/pocket/sweep.toml")
     run.add_argument("--shard", metavar="I/N", help="the I-th of N parts, from 0: 0/2 and 1/2")
     run.add_argument("--only", action="append", default=[], metavar="AXIS=VALUE")
-    run.add_argument("--keep", default="prompts", help="of a run: prompts, nothing or all")
+    run.add_argument(
+        "--keep", default="prompts", help="what stays of a run's folder: prompts, nothing or all"
+    )
     run.set_defaults(command=_sweep_run)
     write = actions.add_parser("report", help="write the table and the figure")
     write.add_argument("file")

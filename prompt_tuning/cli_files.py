@@ -1,26 +1,46 @@
 """The commands on files: `prompt-tuning prompt ...` and `prompt-tuning checkpoint ...`."""
 
+import argparse
+
 EXIT_DIFFERENT = 1  # as of diff(1)
+
+
+def count(text: str) -> int:
+    """Reads a whole number, 1 or more; argparse refuses another with the option's name."""
+    return _at_least(text, 1)
+
+
+def step(text: str) -> int:
+    """Reads a whole number, 0 or more."""
+    return _at_least(text, 0)
+
+
+def _at_least(text: str, least: int) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"expected a whole number, {least} or more; got {text!r}")
+    return int(text)
 
 
 def add_prompt_commands(commands) -> None:
     """Adds `prompt show | export | import`."""
-    prompt = commands.add_parser("prompt", help="look at a prompt file, or carry it to and fro")
+    prompt = commands.add_parser("prompt", help="show a prompt file, or convert it to or from peft")
     actions = prompt.add_subparsers(required=True, metavar="ACTION")
-    show = actions.add_parser("show", help="shape, norm, range, origin and nearest pieces")
+    show = actions.add_parser("show", help="print shape, norm, range, origin and nearest pieces")
     show.add_argument("path")
-    show.add_argument("--checkpoint", help="the frozen model's, for the nearest vocabulary pieces")
+    show.add_argument("--checkpoint", help="of the frozen model, for the nearest vocabulary pieces")
     show.add_argument("--vocabulary", default="t5", choices=("t5", "mt5", "byt5", "pocket"))
     show.add_argument("--vocabulary_file", help="sentencepiece model on disk")
-    show.add_argument("--count", type=int, default=5, help="pieces for each position, by cosine")
+    show.add_argument("--count", type=count, default=5, help="pieces per position, by cosine")
     show.set_defaults(command=_prompt_show)
-    export = actions.add_parser("export", help="prompt file -> adapter of peft")
+    export = actions.add_parser("export", help="prompt file -> peft adapter")
     export.add_argument("path", help="the prompt file")
-    export.add_argument("folder", help="to make; PeftModel.from_pretrained opens it")
+    export.add_argument("folder", help="new folder; PeftModel.from_pretrained loads it")
     export.add_argument("--format", required=True, choices=("peft",))
-    export.add_argument("--base_model", metavar="NAME", help="its Hugging Face model, for peft")
+    export.add_argument(
+        "--base_model", metavar="NAME", help="name of its Hugging Face model, for peft"
+    )
     export.set_defaults(command=_prompt_export)
-    take = actions.add_parser("import", help="adapter of peft -> prompt file")
+    take = actions.add_parser("import", help="peft adapter -> prompt file")
     take.add_argument("folder", help="with adapter_config.json and adapter_model.safetensors")
     take.add_argument("path", help="NAME; NAME.safetensors and NAME.npy are written")
     take.set_defaults(command=_prompt_import)
@@ -28,7 +48,7 @@ def add_prompt_commands(commands) -> None:
 
 def add_checkpoint_commands(commands) -> None:
     """Adds `checkpoint show | recreate | convert | diff`."""
-    parser = commands.add_parser("checkpoint", help="look into checkpoints, or make one")
+    parser = commands.add_parser("checkpoint", help="show, convert or compare checkpoints")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     show = actions.add_parser("show", help="list the parameters by T5X name")
     show.add_argument("path")
@@ -37,17 +57,19 @@ def add_checkpoint_commands(commands) -> None:
     recreate.add_argument("--checkpoint", required=True, help="the frozen model")
     recreate.add_argument("--prompt", required=True, help="the prompt file")
     recreate.add_argument("--output", required=True, help="folder to write checkpoint_STEP to")
-    recreate.add_argument("--step", type=int, default=0, help="number in the checkpoint's name")
+    recreate.add_argument("--step", type=step, default=0, help="number in the checkpoint's name")
     recreate.set_defaults(command=_checkpoint_recreate)
     convert = actions.add_parser("convert", help="T5X, T5X (Orbax), Hugging Face: any into any")
     convert.add_argument("source", help="a path, gs://..., hf://NAME@REVISION or pocket_s")
-    convert.add_argument("target", help="folder to make, or to make checkpoint_STEP in")
+    convert.add_argument("target", help="new folder, or the folder to write checkpoint_STEP to")
     convert.add_argument("--format", required=True, choices=("t5x", "orbax", "hf"))
     convert.add_argument(
-        "--model", help="for hf: what it is, t5_1_1_base or a gin file; else found by its shapes"
+        "--model", help="for hf: t5_1_1_base or a gin file; default: found by its shapes"
     )
-    convert.add_argument("--step", type=int, help="for t5x and orbax; default: the source's, or 0")
-    convert.add_argument("--drop_prompt", action="store_true", help="leave out the prompt in it")
+    convert.add_argument("--step", type=step, help="for t5x and orbax; default: the source's, or 0")
+    convert.add_argument(
+        "--drop_prompt", action="store_true", help="leave out the prompt that it holds"
+    )
     convert.set_defaults(command=_checkpoint_convert)
     diff = actions.add_parser("diff", help="which parameters differ; exits with 1 if any does")
     diff.add_argument("a")
@@ -117,7 +139,7 @@ def _checkpoint_convert(options) -> None:
     from prompt_tuning.checkpoints import convert
 
     if options.format != "hf" and options.model is not None:
-        raise ValueError("--model says what to write into a config.json; only --format hf has one.")
+        raise ValueError("--model is what a config.json describes; only --format hf has one.")
     if options.format == "hf" and options.step is not None:
         raise ValueError("--step is for t5x and orbax; a Hugging Face folder has no step.")
     models = {}

@@ -1,10 +1,13 @@
 """Files and folders that are written whole or not at all, and that survive a power cut."""
 
 import contextlib
+import io
 import os
 import shutil
 from collections.abc import Iterator
 from typing import IO
+
+from prompt_tuning import paths
 
 
 @contextlib.contextmanager
@@ -33,7 +36,13 @@ def new_folder(path: str | os.PathLike, choose: str = "folder") -> Iterator[str]
 
 
 def replace_file(path: str | os.PathLike, content: bytes) -> None:
-    """Writes a file that is whole at every moment: the old one, then the new one."""
+    """Writes a file that is whole at every moment: the old one, then the new one.
+
+    In a bucket (gs://) a file appears only when it is whole.
+    """
+    if paths.is_remote(path):
+        paths.write_remote(path, content)
+        return
     temporary = f"{os.fspath(path)}.tmp-{os.getpid()}"
     try:
         write_synced(temporary, content)
@@ -54,6 +63,11 @@ def new_file(path: str | os.PathLike) -> Iterator[IO[str]]:
       ValueError: `path` is a folder.
       OSError: it cannot be written.
     """
+    if paths.is_remote(path):
+        with io.StringIO() as file:
+            yield file
+            paths.write_remote(path, file.getvalue().encode())
+        return
     final = os.path.abspath(path)
     if os.path.isdir(final):
         raise ValueError(f"{final!r} is a folder; a file to write was expected.")
@@ -72,8 +86,17 @@ def new_file(path: str | os.PathLike) -> Iterator[IO[str]]:
 
 
 def write_synced(path: str | os.PathLike, content: bytes) -> None:
-    """Writes a file and waits until it is on the disk."""
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    """Writes a file and waits until it is on the disk.
+
+    Raises:
+      OSError: it cannot be written; its `filename` is set also where the disk was full.
+    """
+    try:
+        with open(path, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno and not error.filename:
+            error.filename = os.fspath(path)
+        raise

@@ -1,9 +1,9 @@
-"""The first thing to run: trains a prompt in front of a frozen model, and shows what it did.
+"""The first thing to run: trains a prompt for a frozen model and shows its effect.
 
-    frozen model alone -> train the prompt -> frozen model behind the prompt -> side by side
+    frozen model alone -> train the prompt -> frozen model with the prompt -> side by side
 
-All of it is the public interface: a configuration, `load_run`, `train_run`, `evaluate_run`
-and `load_model`. Run again, it shows the finished run again.
+It uses the public interface alone: a configuration, `load_run`, `train_run`, `evaluate_run`
+and `load_model`. A second call shows the finished run.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 
-from prompt_tuning import api, trees
+from prompt_tuning import api, paths, trees
 from prompt_tuning.data import batches, evaluation
 from prompt_tuning.inference import evaluate, loading
 from prompt_tuning.inference.evaluate import Evaluated, evaluate_run
@@ -46,6 +46,7 @@ def quickstart(config: str = CONFIG, *, model_dir: str | None = None, **macros: 
     if model_dir is not None:
         macros["MODEL_DIR"] = model_dir
     run = api.load_run(config, **macros)
+    progress.check_model_dir(run)
     frozen_run = dataclasses.replace(
         run, prompt_length=None, eval_output_dir=os.path.join(run.model_dir, "eval_frozen")
     )
@@ -117,9 +118,9 @@ def _examples(frozen_run: Run, prompted_run: Run) -> list[str]:
 def _predictions(run: Run) -> list[dict[str, str]]:
     folder = os.path.join(run.eval_output_dir, "predictions")
     found = []
-    for name in sorted(os.listdir(folder)):
-        with open(os.path.join(folder, name), encoding="utf-8") as file:
-            found += [json.loads(line) for line in file]
+    for name in paths.names(folder):
+        lines = paths.read_bytes(os.path.join(folder, name)).splitlines()
+        found += [json.loads(line) for line in lines]
     return found
 
 
@@ -134,7 +135,7 @@ def _neighbors(t5: FrozenT5, prompt: files.PromptFile) -> list[str]:
 
 
 def _places(run: Run, trained: Trained) -> list[str]:
-    size = os.path.getsize(trained.path) / 1000
+    size = len(paths.read_bytes(trained.path)) / 1000
     return [
         f"{trained.path}  the prompt, {size:.1f} kB with where it comes from",
         f"{plots.learning_curve(run.model_dir)}  the learning curve",

@@ -14,6 +14,7 @@ from typing import Any
 
 import optax
 
+from prompt_tuning import paths
 from prompt_tuning.model.decoding import Greedy, Strategy
 from prompt_tuning.model.losses import NORMALIZING_FACTORS
 from prompt_tuning.model.sizes import DTYPES, T5Config
@@ -21,6 +22,16 @@ from prompt_tuning.prompts.initializers import from_class_labels
 from prompt_tuning.prompts.prompt import POSITIONS, PROMPT_PATH
 
 RANDOM_WEIGHTS = "random"
+PATHS = (  # fields that hold one, local or gs://
+    "initial_checkpoint_path",
+    "data_dir",
+    "vocabulary_file",
+    "model_dir",
+    "prompt_file",
+    "embedding_file",
+    "eval_output_dir",
+    "infer_output_dir",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -139,6 +150,8 @@ class Run:
             "infer_output_dir",
         ):
             _require(name, getattr(self, name), "some text or None", _is_text, optional=True)
+        for name in PATHS:
+            _expand(self, name)
         for name in ("train_steps", "batch_size", "eval_period", "eval_batch_size", "num_decodes"):
             _require(name, getattr(self, name), "a whole number, 1 or more", _is_count)
         for name in ("prompt_length", "eval_examples", "early_stopping"):
@@ -174,6 +187,17 @@ class Run:
     def trains_model(self) -> bool:
         """Whether anything but the prompt trains."""
         return self.trainable != (PROMPT_PATH,)
+
+
+def _expand(run: Run, name: str) -> None:
+    """Makes `~` the home folder; a place that cannot be reached is refused under its name."""
+    value = getattr(run, name)
+    if value is not None:
+        also = ("hf",) if name == "initial_checkpoint_path" else ()
+        try:
+            object.__setattr__(run, name, paths.expand(value, also=also))
+        except ValueError as error:
+            raise ValueError(f"{MACRO_OF_FIELD[name]}: {error}") from error
 
 
 def _is_text(value: Any) -> bool:

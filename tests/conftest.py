@@ -55,6 +55,14 @@ def copy_of(tmp_path):
     return copy
 
 
+@pytest.fixture
+def bucket(tmp_path, monkeypatch):
+    """A fake gs:// whose content lies in a local folder, `bucket.folder`."""
+    import buckets
+
+    yield from buckets.installed(monkeypatch, tmp_path / "buckets")
+
+
 # Fixtures of the tests that train: programs are compiled and sentences read once a session.
 # `tiny_runs` is imported by those that use it: the other tests need no TensorFlow.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "prompt_tuning"
 # Lowest first; a module imports from its own layer and from those before it.
 LAYERS = [
-    {"shapes", "trees", "macros", "folders"},
+    {"shapes", "trees", "macros", "paths", "folders"},
     {"model", "data"},
     {"prompts", "methods"},
     {"checkpoints", "parallel"},
@@ -20,7 +20,7 @@ LAYERS = [
     {"config", "config_checks", "config_files", "config_types", "config_values"},
     {"api", "bridge", "sweeps"},
     {"quickstart"},
-    {"cli_files"},
+    {"cli_files", "cli_errors"},
     {"cli"},
     {"train"},
 ]

@@ -315,4 +315,4 @@ def test_other_seed_in_the_same_folder(capsys, trained):
 
 
 def test_gin_binding_for_a_command_without_a_configuration(capsys):
-    assert "means nothing" in refused(capsys, ["tasks", "--gin.TRAIN_STEPS=3"])
+    assert "reads no gin configuration" in refused(capsys, ["tasks", "--gin.TRAIN_STEPS=3"])

@@ -8,17 +8,15 @@ may be looked at, whatever writes the checkpoint. MODEL_DIR may be gs://.
 """
 
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
-from etils import epath
 from jax.experimental import multihost_utils
 from t5x import gin_utils
 
-from prompt_tuning import trees
+from prompt_tuning import folders, paths, trees
 from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.prompts import files
 from prompt_tuning.prompts.prompt import PROMPT_PATH
@@ -71,20 +69,10 @@ class _OnHost(dict):
 
 
 def _write(model_dir: str, prompt: np.ndarray, metadata: files.PromptMetadata) -> None:
-    """Writes the files to a local folder first; `files` knows no gs://."""
-    root, step = epath.Path(model_dir), metadata.step
-    official = root / "numpy_checkpoints" / f"checkpoint_{step}" / PROMPT_PATH.replace("/", ".")
-    with tempfile.TemporaryDirectory() as folder:
-        written = files.save(os.path.join(folder, f"step_{step:06d}"), prompt, metadata)
-        for source in map(epath.Path, written):
-            _publish(source, root / "prompts" / source.name)
-            if source.suffix == ".npy":
-                _publish(source, official)
-
-
-def _publish(source: epath.Path, destination: epath.Path) -> None:
-    """Copies a file to where it appears whole or not at all."""
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    temporary = destination.parent / f"{destination.name}.tmp-{os.getpid()}"
-    temporary.write_bytes(source.read_bytes())
-    temporary.replace(destination)
+    root, step = paths.expand(model_dir), metadata.step
+    written = files.save(os.path.join(root, "prompts", f"step_{step:06d}"), prompt, metadata)
+    official = os.path.join(root, "numpy_checkpoints", f"checkpoint_{step}")
+    paths.make_folder(official)
+    npy = next(path for path in written if path.endswith(".npy"))
+    content = paths.read_bytes(npy)
+    folders.replace_file(os.path.join(official, PROMPT_PATH.replace("/", ".")), content)

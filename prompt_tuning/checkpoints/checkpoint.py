@@ -1,10 +1,10 @@
-"""The one door to pretrained parameters: finds out what a path holds and reads it strictly.
+"""Reads pretrained parameters from any supported format, strictly.
 
     load(path, expected) -> {'token_embedder/embedding': array, ...}
 
-Nothing is left to luck. Every parameter that the model expects is loaded, or is new by
-intent (the prompt), or the run stops with its name; so does a parameter that the model
-has no place for. Optimizer states are never read.
+Every parameter that the model expects is loaded, or is declared new (the prompt), or the run
+stops and names it; so it does for a parameter that the model does not have. Optimizer states
+are never read.
 
 A further format is one more entry in `_READERS`: a module with `recognises(folder)` and
 `leaves(folder)`, in T5X's parameter names.
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from prompt_tuning import trees
+from prompt_tuning import paths, trees
 from prompt_tuning.checkpoints import (
     hugging_face,
     hugging_face_hub,
@@ -52,7 +52,7 @@ _logger = logging.getLogger(__name__)
 def register_names(
     family: str, *, is_name: Callable[[str], bool], find: Callable[[str], str]
 ) -> None:
-    """Makes the names of a family of models usable wherever a checkpoint's path is.
+    """Makes the names of a family of models usable wherever a checkpoint path is.
 
     Args:
       family: registering it again replaces it.
@@ -141,7 +141,7 @@ def load(
     Args:
       path: see `find`; local, gs:// or hf://.
       expected: {T5X name: shape, or anything with a shape}.
-      model: the model that expects them; where the checkpoint tells its settings, as
+      model: the model that expects them; where the checkpoint states its settings, as
         Hugging Face's do, they are compared.
       dtype: 'float32' or 'bfloat16'; each array is cast as it is read.
       new: patterns of expected names that the checkpoint may lack. What is there under
@@ -154,7 +154,7 @@ def load(
 
     Raises:
       ValueError: names or shapes differ (of each kind all are counted and the first eight
-        named), or the checkpoint is damaged, or it tells other settings than the model's.
+        named), or the checkpoint is damaged, or its settings are not the model's.
     """
     if dtype not in _DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(map(repr, _DTYPES))}, got {dtype!r}.")
@@ -227,11 +227,13 @@ def _leaves(path: str | os.PathLike) -> tuple[str, dict[str, Leaf]]:
 
 
 def _find(path: str) -> tuple[str, ModuleType]:
+    if not path:
+        raise ValueError("A checkpoint is named by its folder or as hf://NAME; got an empty name.")
     if hugging_face_hub.is_name(path):
         folder = hugging_face_hub.fetch(path)
     else:
         named = next((find for is_name, find in _NAMED.values() if is_name(path)), None)
-        folder = named(path) if named else path.rstrip("/") or "/"
+        folder = named(path) if named else _expand(path).rstrip("/") or "/"
     is_index = os.path.basename(folder) == t5x_native.INDEX_FILE and os.path.isfile(folder)
     if is_index or hugging_face.is_file_of_one(folder):
         folder = os.path.dirname(folder) or "."
@@ -249,6 +251,13 @@ def _find(path: str) -> tuple[str, ModuleType]:
     raise ValueError(_not_found(folder, inside))
 
 
+def _expand(path: str) -> str:
+    web = re.match(r"https?://huggingface\.co/([^/]+/[^/?#]+)", path)
+    if web:
+        raise ValueError(f"{path!r} is a web page; name the model as hf://{web[1]}.")
+    return paths.expand(path, also=("hf",))
+
+
 def _reader_of(folder: str) -> ModuleType | None:
     return next((reader for reader in _READERS.values() if reader.recognises(folder)), None)
 
@@ -256,15 +265,40 @@ def _reader_of(folder: str) -> ModuleType | None:
 def _not_found(folder: str, inside: set[str]) -> str:
     formats = f"Formats read: {', '.join(_READERS)}."
     if not inside:
+        if os.path.isfile(folder):
+            return f"{folder!r} is a file that is no checkpoint. {formats}"
+        if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", folder) and not os.path.exists(folder):
+            return (
+                f"There is no folder {folder!r}. A model on the Hugging Face Hub is named "
+                f"hf://{folder}. {formats}"
+            )
         return f"There is no checkpoint {folder!r}: no such folder, or an empty one. {formats}"
     if any(re.search(r"\.ckpt-\d+\.", name) or name == "checkpoint" for name in inside):
         return (
             f"{folder!r} is a TensorFlow checkpoint (of Mesh TensorFlow's T5), which is not read "
             f"here. Take the T5X checkpoint of the same model. {formats}"
         )
+    if "snapshots" in inside:
+        return _hub_cache(folder)
     return (
         f"{folder!r} is not a checkpoint, nor does it hold folders checkpoint_STEP; it holds "
         f"{leaves_lib.some(sorted(inside))}. {formats}"
+    )
+
+
+def _hub_cache(folder: str) -> str:
+    """Says which folder of the Hugging Face cache holds the model."""
+    snapshots = leaves_lib.join(folder, "snapshots")
+    commits = sorted(leaves_lib.subfolders(snapshots))
+    main = leaves_lib.read_file(leaves_lib.join(folder, "refs"), "main")
+    newest = main.decode(errors="replace").strip() if main else ""
+    if not commits:
+        return f"{folder!r} is a folder of the Hugging Face cache without a model in it."
+    chosen = newest if newest in commits else commits[0]
+    repo = os.path.basename(folder).removeprefix("models--").replace("--", "/")
+    return (
+        f"{folder!r} is a folder of the Hugging Face cache, and the model is in one of its "
+        f"snapshots: name {leaves_lib.join(snapshots, chosen)!r}, or hf://{repo}@{chosen}."
     )
 
 

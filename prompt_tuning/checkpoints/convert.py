@@ -1,4 +1,4 @@
-"""From one checkpoint format into another, and what differs between two checkpoints.
+"""Converts a checkpoint from one format to another, and compares two checkpoints.
 
 Values are copied bit for bit, one parameter in memory at a time.
 """
@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from prompt_tuning import paths
 from prompt_tuning.checkpoints import (
     checkpoint,
     hugging_face,
@@ -40,7 +41,7 @@ class Comparison(NamedTuple):
 
     @property
     def summary(self) -> str:
-        """One line that says it all."""
+        """The result in one line."""
         same = f"{self.equal} parameters are equal"
         if not self.different:
             return f"no difference: {same}"
@@ -59,7 +60,7 @@ def convert(
     step: int | None = None,
     drop_prompt: bool = False,
 ) -> str:
-    """Writes a checkpoint once more, in another format.
+    """Writes a checkpoint in another format.
 
     Args:
       source: see `checkpoint.find`.
@@ -76,13 +77,12 @@ def convert(
       The path of what was written.
 
     Raises:
-      ValueError: the target exists, the source cannot be read, a prompt is to go into a
+      ValueError: the target exists, the source cannot be read, a prompt would go into a
         format that has no place for one, or no model or several have these shapes.
     """
     if kind not in FORMATS:
         raise ValueError(f"The format must be one of {', '.join(FORMATS)}; got {kind!r}.")
-    if "://" in target:
-        raise ValueError(f"A checkpoint is written to a local folder; got {target!r}.")
+    target = paths.local(target, "The converted checkpoint")
     found = checkpoint.leaves(source)
     if drop_prompt and PROMPT_PATH not in found:
         raise ValueError(f"{source!r} holds no prompt to drop ({PROMPT_PATH}).")
@@ -139,18 +139,18 @@ def _place(source: str, target: str, step: int | None) -> tuple[str, int]:
 def _model_of(
     source: str, found: dict[str, Leaf], model: T5Config | None, known_models: Iterable[T5Config]
 ) -> T5Config:
-    """The model that config.json is to describe."""
+    """The model that config.json describes."""
     if PROMPT_PATH in found:
         raise ValueError(
             f"{source!r} holds a prompt ({PROMPT_PATH}), for which Hugging Face's T5 has no place. "
             f"Pass --drop_prompt to leave it out; `prompt-tuning prompt export` makes a peft "
             f"adapter of a prompt file."
         )
-    told = checkpoint.hugging_face_model(source)
-    if told is not None:
+    stated = checkpoint.hugging_face_model(source)
+    if stated is not None:
         if model is not None:
-            hugging_face_config.check_same(told, model, f"{source!r}")
-        return told if model is None else model
+            hugging_face_config.check_same(stated, model, f"{source!r}")
+        return stated if model is None else model
     if model is not None:
         return model
     shapes = {path: leaf.shape for path, leaf in found.items()}

@@ -76,7 +76,7 @@ def leaves(folder: str) -> dict[str, Leaf]:
 
     Raises:
       ValueError: it is no T5 that can be computed here, its parameters are not what its
-        config.json tells, or it has no safetensors. Reading the embedding table raises it,
+        config.json says, or it has no safetensors. Reading the embedding table raises it,
         too, where the file holds several that differ.
     """
     described = _described(folder)
@@ -96,24 +96,24 @@ def leaves(folder: str) -> dict[str, Leaf]:
     missing = [p.theirs for p in wanted if p.theirs not in tensors]
     left = sorted(tensors.keys() - {p.theirs for p in wanted})
     if missing or left:
-        told = [
+        wrong = [
             f"{what} ({len(names)}): {leaves_lib.some(names)}."
             for what, names in (("missing", missing), ("left over", left))
             if names
         ]
-        raise ValueError(f"{folder!r} does not hold what its {CONFIG_FILE} tells: {' '.join(told)}")
+        raise ValueError(f"{folder!r} does not hold what its {CONFIG_FILE} says: {' '.join(wrong)}")
     found |= {p.ours: _flipped(tensors[p.theirs]) for p in wanted}
     for p in _parameters(described.model):
         if p.ours in found and found[p.ours].shape != p.shape:
             raise ValueError(
                 f"{folder!r} holds {p.theirs} as {list(found[p.ours].shape)} in T5X's order, but "
-                f"its {CONFIG_FILE} tells {list(p.shape)}. The folder mixes two models."
+                f"its {CONFIG_FILE} says {list(p.shape)}. The folder mixes two models."
             )
     return found
 
 
 def read_model(folder: str) -> T5Config:
-    """The dimensions that config.json tells.
+    """The dimensions that config.json states.
 
     Raises:
       ValueError: see `hugging_face_config.read`.
@@ -229,7 +229,7 @@ def _read_json(folder: str, name: str) -> dict[str, Any]:
             raise ValueError("not a JSON object")
     except ValueError as error:
         raise ValueError(
-            f"{leaves_lib.join(folder, name)!r} is cut short or damaged ({error}). Copy it anew."
+            f"{leaves_lib.join(folder, name)!r} is truncated or damaged ({error}). Copy it again."
         ) from error
     return content
 
@@ -250,23 +250,23 @@ def _tensors(folder: str) -> dict[str, Leaf]:
 def _sharded_tensors(folder: str, inside: set[str]) -> dict[str, Leaf]:
     places = _read_json(folder, INDEX_FILE).get("weight_map")
     if not isinstance(places, dict) or not places:
-        raise ValueError(f"{folder!r}: {INDEX_FILE} has no weight_map. Copy it anew.")
+        raise ValueError(f"{folder!r}: {INDEX_FILE} has no weight_map. Copy it again.")
     files = sorted(set(places.values()))
     absent = [name for name in files if name not in inside]
     if absent:
         raise ValueError(
-            f"{folder!r} lacks {', '.join(absent)}, which {INDEX_FILE} names. The model was copied "
-            f"in part; copy it anew."
+            f"{folder!r} lacks {', '.join(absent)}, which {INDEX_FILE} names. The model is "
+            f"incomplete; copy it again."
         )
     found: dict[str, Leaf] = {}
     for name in files:
         tensors = tensor_files.leaves(os.path.join(folder, name))
-        told = {tensor for tensor, place in places.items() if place == name}
-        if told != tensors.keys():
-            first = min(told ^ tensors.keys())
+        listed = {tensor for tensor, place in places.items() if place == name}
+        if listed != tensors.keys():
+            first = min(listed ^ tensors.keys())
             raise ValueError(
-                f"{folder!r}: {INDEX_FILE} and {name} disagree on {len(told ^ tensors.keys())} "
-                f"tensors, first {first}. The folder mixes two models; copy it anew."
+                f"{folder!r}: {INDEX_FILE} and {name} disagree on {len(listed ^ tensors.keys())} "
+                f"tensors, first {first}. The folder mixes two models; copy it again."
             )
         found |= tensors
     return found
@@ -304,7 +304,7 @@ def _table_and_head(
     if head is None and not described.shares_table:
         raise ValueError(
             f"{folder!r} lacks {_HEAD}, although its {CONFIG_FILE} says tie_word_embeddings False. "
-            f"transformers would make it up; take the whole model."
+            f"transformers would initialise it at random; take the complete model."
         )
     return table, _flipped(table if head is None else head)
 
@@ -339,12 +339,12 @@ def _to_write(flat: Mapping[str, Leaf], model: T5Config) -> dict[str, Leaf]:
     wanted = {p.ours: p for p in _parameters(model)}
     missing, left = sorted(wanted.keys() - flat.keys()), sorted(flat.keys() - wanted.keys())
     if missing or left:
-        told = [
+        wrong = [
             f"{what} ({len(names)}): {leaves_lib.some(names)}."
             for what, names in (("missing", missing), ("without a place", left))
             if names
         ]
-        raise ValueError(f"These are not the parameters of {model.name}: {' '.join(told)}")
+        raise ValueError(f"These are not the parameters of {model.name}: {' '.join(wrong)}")
     for path, p in wanted.items():
         if flat[path].shape != p.shape:
             raise ValueError(

@@ -1,10 +1,10 @@
 """Models on the Hugging Face Hub by name: 'hf://google/t5-base-lm-adapt@REVISION'.
 
 REVISION is a commit, a tag, a branch or a pull request (refs/pr/1); without it main is
-taken. What main and the like stood for at that moment is told, so that it can be pinned.
+taken. The commit that a branch or tag stood for is logged, so that it can be pinned.
 huggingface_hub (`pip install 'prompt-tuning[hf]'`) fetches the files once and keeps them
 in its cache, HF_HOME; with HF_HUB_OFFLINE=1, or where the Hub cannot be reached, only the
-cache is looked into.
+cache is used.
 """
 
 import logging
@@ -34,7 +34,7 @@ def is_name(path: str) -> bool:
 
 
 def fetch(name: str) -> str:
-    """Brings a model's files onto this machine, unless they are in the cache.
+    """Downloads a model's files, unless they are in the cache.
 
     Returns:
       The folder in the cache.
@@ -65,7 +65,7 @@ def fetch(name: str) -> str:
     commit = os.path.basename(folder)
     if commit != revision:
         _logger.warning(
-            "%s is now at commit %s; to have the same model ever after, name %s%s@%s.",
+            "%s is at commit %s now; to pin it, name %s%s@%s.",
             name,
             commit,
             PREFIX,
@@ -85,7 +85,7 @@ def _explain(error: Exception, name: str, repo: str, revision: str) -> NoReturn:
     reason = (str(error).strip().splitlines() or [""])[0][:200]
     if isinstance(error, errors.GatedRepoError):
         what = (
-            f"{repo} is open only to those who accepted its terms: do so at "
+            f"{repo} is gated: accept its terms at "
             f"https://huggingface.co/{repo}, then `hf auth login`."
         )
     elif isinstance(error, errors.RepositoryNotFoundError):
@@ -97,11 +97,11 @@ def _explain(error: Exception, name: str, repo: str, revision: str) -> NoReturn:
             f"{repo} has no revision {revision!r}; https://huggingface.co/{repo}/commits lists all."
         )
     elif isinstance(error, errors.HFValidationError):
-        what = "that is no name of a model; it is OWNER/NAME."
+        what = "a model is named OWNER/NAME."
     elif isinstance(error, errors.LocalEntryNotFoundError):
         what = (
             f"the Hub cannot be reached (or HF_HUB_OFFLINE is set), and revision {revision!r} is "
-            f"not whole in the cache. Fetch it where there is a network: `hf download {repo} "
+            f"not complete in the cache. Fetch it where there is a network: `hf download {repo} "
             f"--revision {revision}`."
         )
     else:

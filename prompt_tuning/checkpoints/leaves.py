@@ -39,7 +39,7 @@ class Leaf:
 
 @functools.cache
 def _context() -> tensorstore.Context:
-    # By itself tensorstore goes on for minutes when a bucket cannot be reached.
+    # By default tensorstore retries for minutes when a bucket cannot be reached.
     retries = {"max_retries": 4, "initial_delay": "500ms", "max_delay": "4s"}
     return tensorstore.Context(
         {"file_io_concurrency": {"limit": 16}, "gcs_request_retries": retries}
@@ -60,7 +60,7 @@ def store_spec(folder: str) -> dict[str, str]:
 
 
 def open_store(spec: dict[str, object]) -> tensorstore.KvStore:
-    """Opens a key-value store, which tensorstore does without looking whether it exists."""
+    """Opens a key-value store; tensorstore does not check whether it exists."""
     return tensorstore.KvStore.open(spec, context=_context()).result()
 
 
@@ -127,8 +127,8 @@ def zarr_leaf(spec: dict[str, object], where: str) -> Leaf:
         raise ValueError(f"{where} cannot be read: {_short(error)}.") from error
     if content.state != "value":
         raise ValueError(
-            f"{where} is named by the checkpoint, but its array is missing. The checkpoint was "
-            f"copied in part; copy it anew."
+            f"{where} is named by the checkpoint, but its array is missing. The checkpoint is "
+            f"incomplete; copy it again."
         )
     try:
         described = json.loads(content.value)
@@ -137,7 +137,7 @@ def zarr_leaf(spec: dict[str, object], where: str) -> Leaf:
         separator = described.get("dimension_separator", ".")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{where} has a damaged description (.zarray): {_short(error)}. Copy it anew."
+            f"{where} has a damaged description (.zarray): {_short(error)}. Copy it again."
         ) from error
     chunk_names = _chunk_names(shape, chunk, separator)
     return Leaf(shape, dtype, functools.partial(_read_zarr, store, spec, chunk_names, where))
@@ -172,11 +172,11 @@ def _read_zarr(
     except (ValueError, OSError) as error:
         raise ValueError(
             f"{where} cannot be read: {_short(error)}. Its file is damaged; copy the checkpoint "
-            f"anew."
+            f"again."
         ) from error
     raise ValueError(
         f"{where} lacks {len(missing)} of its {len(chunk_names)} chunk files (first: "
-        f"{min(missing)!r}). The checkpoint was copied in part; copy it anew."
+        f"{min(missing)!r}). The checkpoint is incomplete; copy it again."
     )
 
 

@@ -7,7 +7,7 @@
       state.param_states. ...                        the optimizer's, which is not read here
 
 A leaf of the tree is either the array itself or the description of a zarr array, whose
-path is relative to the checkpoint. The description also tells where it was first written
+path is relative to the checkpoint. The description also says where it was first written
 (driver 'file', 'gfile' or 'gcs' and a bucket); the checkpoint may since have moved, so
 only its path counts. No TensorFlow is needed.
 """
@@ -21,7 +21,7 @@ import numpy as np
 import tensorstore
 from flax import serialization
 
-from prompt_tuning import folders, trees
+from prompt_tuning import folders, paths, trees
 from prompt_tuning.checkpoints import leaves as leaves_lib
 from prompt_tuning.checkpoints.leaves import Leaf
 
@@ -81,7 +81,7 @@ def _target(folder: str) -> dict[str, Any]:
     except Exception as error:  # msgpack raises a dozen kinds for damaged bytes
         raise ValueError(
             f"{index_path!r} ({len(content)} bytes) is not the index of a T5X checkpoint, or is "
-            f"cut short or damaged ({type(error).__name__}: {error}). Copy it anew."
+            f"truncated or damaged ({type(error).__name__}: {error}). Copy it again."
         ) from error
     if version not in _READABLE_VERSIONS:
         raise ValueError(
@@ -122,8 +122,8 @@ def _check_leaf(leaf: Leaf, described: Mapping[str, Any], where: str) -> None:
     shape = tuple(described.get("metadata", {}).get("shape", leaf.shape))
     if shape != leaf.shape:
         raise ValueError(
-            f"{where} has shape {list(leaf.shape)}, but the checkpoint's index tells "
-            f"{list(shape)}. The checkpoint mixes two; copy it anew."
+            f"{where} has shape {list(leaf.shape)}, but the checkpoint's index says "
+            f"{list(shape)}. The checkpoint mixes two; copy it again."
         )
     if leaf.dtype == np.uint16:
         raise ValueError(
@@ -133,7 +133,7 @@ def _check_leaf(leaf: Leaf, described: Mapping[str, Any], where: str) -> None:
 
 
 def write(folder: str | os.PathLike, flat: Mapping[str, Any], step: int) -> str:
-    """Writes parameters as a T5X-native checkpoint, which appears whole or not at all.
+    """Writes parameters as a T5X-native checkpoint, which appears complete or not at all.
 
     Every parameter becomes a zarr array, as in T5X. There is no optimizer state but the
     step: T5X evaluates, infers and exports from it, and trains on from it with
@@ -150,7 +150,8 @@ def write(folder: str | os.PathLike, flat: Mapping[str, Any], step: int) -> str:
     Raises:
       ValueError: the checkpoint exists already, or there is nothing to write.
     """
-    final = os.path.join(os.path.abspath(folder), f"checkpoint_{step}")
+    folder = paths.absolute(paths.local(folder, "A checkpoint"))
+    final = os.path.join(folder, f"checkpoint_{step}")
     if not flat:
         raise ValueError(f"There are no parameters to write to {final!r}.")
     with folders.new_folder(final, "folder or step") as temporary:

@@ -24,7 +24,7 @@ import numpy as np
 import tensorstore
 from flax import serialization
 
-from prompt_tuning import folders, trees
+from prompt_tuning import folders, paths, trees
 from prompt_tuning.checkpoints import leaves as leaves_lib
 from prompt_tuning.checkpoints.leaves import Leaf
 from prompt_tuning.checkpoints.t5x_native import chunk_shape
@@ -78,7 +78,7 @@ def _names(state: str, content: bytes) -> dict[str, str]:
         names = {"/".join(key[1:]): ".".join(key) for key in keys}
     except (ValueError, SyntaxError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{path!r} ({len(content)} bytes) is cut short or damaged ({error}). Copy it anew."
+            f"{path!r} ({len(content)} bytes) is truncated or damaged ({error}). Copy it again."
         ) from error
     if metadata.get("use_zarr3"):
         raise ValueError(
@@ -87,8 +87,7 @@ def _names(state: str, content: bytes) -> dict[str, str]:
         )
     if metadata.get("use_ocdbt") and not leaves_lib.is_file(state, _DATABASE):
         raise ValueError(
-            f"{state!r} lacks its file {_DATABASE!r}. The checkpoint was copied in part; copy it "
-            f"anew."
+            f"{state!r} lacks its file {_DATABASE!r}. The checkpoint is incomplete; copy it again."
         )
     return names
 
@@ -101,7 +100,7 @@ def _early_names(state: str) -> dict[str, str]:
         flat: Mapping[str, Any] = trees.flatten(serialization.msgpack_restore(content)["target"])
     except Exception as error:  # msgpack raises a dozen kinds for damaged bytes
         raise ValueError(
-            f"{path!r} ({len(content)} bytes) is cut short or damaged ({error}). Copy it anew."
+            f"{path!r} ({len(content)} bytes) is truncated or damaged ({error}). Copy it again."
         ) from error
     inline = [name for name, leaf in flat.items() if not str(leaf).startswith(_PLACEHOLDER)]
     if inline:
@@ -113,7 +112,7 @@ def _early_names(state: str) -> dict[str, str]:
 
 
 def write(folder: str | os.PathLike, flat: Mapping[str, Any], step: int) -> str:
-    """Writes parameters as T5X and Orbax do, whole or not at all.
+    """Writes parameters as T5X and Orbax do; the checkpoint appears complete or not at all.
 
     Orbax itself would hold them all in memory; this reads and writes one at a time. As in
     `t5x_native.write` there is no optimizer state but the step.
@@ -129,7 +128,8 @@ def write(folder: str | os.PathLike, flat: Mapping[str, Any], step: int) -> str:
     Raises:
       ValueError: the checkpoint exists already, or there is nothing to write.
     """
-    final = os.path.join(os.path.abspath(folder), f"checkpoint_{step}")
+    folder = paths.absolute(paths.local(folder, "A checkpoint"))
+    final = os.path.join(folder, f"checkpoint_{step}")
     if not flat:
         raise ValueError(f"There are no parameters to write to {final!r}.")
     started = time.time_ns()
@@ -177,7 +177,7 @@ def _write_leaf(state: str, keys: tuple[str, ...], value: Any) -> dict[str, Any]
     return {
         "key_metadata": [{"key": key, "key_type": _DICT_KEY} for key in keys],
         "value_metadata": {
-            "value_type": "np.ndarray",  # else Orbax wants to be told a sharding
+            "value_type": "np.ndarray",  # otherwise Orbax asks for a sharding
             "skip_deserialize": False,
             "write_shape": list(array.shape),
         },

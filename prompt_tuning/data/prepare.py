@@ -1,4 +1,4 @@
-"""Turns official SuperGLUE and GLUE archives on disk into TFDS data, with no network.
+"""Converts official SuperGLUE and GLUE archives on disk to TFDS data, without a network.
 
     SOURCE/superglue/CB.zip ─┐                        DATA_DIR/super_glue/cb/1.0.2
     SOURCE/glue/SST-2.zip   ─┼─> the TFDS builder ──> DATA_DIR/glue/sst2/2.0.0
@@ -7,7 +7,7 @@
 An archive lies at the top of SOURCE or in its folder superglue/ or glue/, zipped
 under its official name or unpacked. What was built is checked against the
 official row counts (Lester et al. 2021, appendix; the SuperGLUE and GLUE papers).
-GLUE becomes version 2.0.0, the only one today's TFDS can build.
+GLUE becomes version 2.0.0, the only one that current TFDS builds.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 
+from prompt_tuning import paths
 from prompt_tuning.data.tensorflow_import import tfds
 
 
@@ -104,7 +105,7 @@ FOLDERS = {"super_glue": ("superglue", "."), "glue": ("glue", ".")}
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """What became of one dataset.
+    """The result for one dataset.
 
     Attributes:
       dataset: the TFDS name, as 'super_glue/cb:1.0.2'.
@@ -128,11 +129,11 @@ def prepare(
     data_dir: str | os.PathLike,
     tasks: Sequence[str] | None = None,
 ) -> list[Prepared]:
-    """Builds every dataset whose archive is found; one that is built stays as it is.
+    """Builds every dataset whose archive is found; one that exists already is kept.
 
     Args:
       source: folder with the archives.
-      data_dir: folder for the TFDS data, made if need be.
+      data_dir: folder for the TFDS data, local or gs://; it is made if it does not exist.
       tasks: build only these: 'cb', 'super_glue/cb' or 'super_glue/cb:1.0.2'. A name that both
         benchmarks have, 'rte', means both.
 
@@ -143,10 +144,11 @@ def prepare(
       ValueError: there is no such folder or task; no archive at all was found; an archive is
         damaged or holds other files than the official one.
     """
-    source = pathlib.Path(source).expanduser().resolve()
+    source = pathlib.Path(paths.local(source, "The folder of archives")).resolve()
     if not source.is_dir():
         raise ValueError(f"There is no folder {str(source)!r} to read archives from.")
-    data_dir = pathlib.Path(data_dir).expanduser().resolve()
+    data_dir = paths.absolute(data_dir)
+    paths.check_folder(data_dir, "--data_dir")
     tfds.disable_progress_bar()
     rows = [_prepare_one(source, data_dir, dataset) for dataset in _chosen(tasks)]
     if all(row.status in ("missing", "unsupported") for row in rows):
@@ -176,12 +178,12 @@ def _config(dataset: str) -> str:
     return dataset.split("/")[1].split(":")[0]
 
 
-def _prepare_one(source: pathlib.Path, data_dir: pathlib.Path, dataset: str) -> Prepared:
+def _prepare_one(source: pathlib.Path, data_dir: str, dataset: str) -> Prepared:
     if dataset in NOT_ARCHIVED:
         message = f"{dataset}: not supported from an archive. {NOT_ARCHIVED[dataset]}"
         return Prepared(dataset, "unsupported", {}, {}, False, message)
     archive = ARCHIVES[dataset]
-    builder = tfds.builder(dataset, data_dir=str(data_dir))
+    builder = tfds.builder(dataset, data_dir=data_dir)
     built = False
     if not (builder.data_path / "dataset_info.json").exists():
         with _archive_file(source, dataset) as file:
@@ -204,7 +206,7 @@ def _prepare_one(source: pathlib.Path, data_dir: pathlib.Path, dataset: str) -> 
 
 
 def _build(builder: tfds.core.DatasetBuilder, file: pathlib.Path) -> None:
-    """Runs the builder with the archive for its download address."""
+    """Runs the builder with the archive in place of its download URL."""
     config = builder.builder_config
     official_url = config.data_url
     with tempfile.TemporaryDirectory() as downloads:
@@ -227,7 +229,7 @@ def _build(builder: tfds.core.DatasetBuilder, file: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def _archive_file(source: pathlib.Path, dataset: str) -> Iterator[pathlib.Path | None]:
-    """Finds the archive of a dataset; an unpacked one is zipped for the while."""
+    """Finds the archive of a dataset; an unpacked one is zipped into a temporary file."""
     archive = ARCHIVES[dataset]
     wrong = []
     for place in FOLDERS[dataset.split("/")[0]]:

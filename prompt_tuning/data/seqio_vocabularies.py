@@ -5,6 +5,7 @@ import functools
 import os
 import types
 
+from prompt_tuning import paths
 from prompt_tuning.data import vocabularies
 from prompt_tuning.data.tensorflow_import import seqio
 
@@ -26,7 +27,7 @@ class SentencePieceVocabulary(seqio.SentencePieceVocabulary):
         """
         self.sentence_pieces = self._usual
         if path is not None:
-            file = os.path.expanduser(os.fspath(path))
+            file = paths.expand(path)
             self.sentence_pieces = dataclasses.replace(self._usual, file=file)
         self._model = None
 

@@ -25,6 +25,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from prompt_tuning import paths
+
 ENDINGS = (".jsonl", ".json", ".csv", ".tsv")
 LONGEST_CELL = 2**31 - 1  # characters; csv stops at 131,072 by itself
 UNNAMED = re.compile(r"Unnamed: \d+(\.\d+)*")  # what pandas calls a column without a name
@@ -76,7 +78,7 @@ def read(path: str | os.PathLike) -> Table:
     Raises:
       ValueError: no such file, another ending or encoding, no rows, or a row that is malformed.
     """
-    path = os.path.expanduser(path)
+    path = paths.expand(path)
     ending = os.path.splitext(path)[1].lower()
     if ending not in ENDINGS:
         raise ValueError(f"A table is a .jsonl, .csv or .tsv file; got {path!r}.")
@@ -93,7 +95,7 @@ def read_lines(path: str | os.PathLike) -> list[str]:
     Raises:
       ValueError: no such file, or another encoding.
     """
-    text = _read_text(os.path.expanduser(path))
+    text = _read_text(paths.expand(path))
     return [line.removesuffix("\n") for line in io.StringIO(text, newline=None)]
 
 
@@ -125,10 +127,9 @@ def listed(table: Table) -> str:
 
 def _read_text(path: str) -> str:
     try:
-        with open(path, "rb") as file:
-            data = file.read()
+        data = paths.read_bytes(path)
     except OSError as error:
-        raise ValueError(f"The file {path!r} cannot be read: {error.strerror}.") from error
+        raise ValueError(f"The file {path!r} cannot be read: {error.strerror or error}.") from error
     for start, kind in NO_TEXT.items():
         if data.startswith(start):
             raise ValueError(

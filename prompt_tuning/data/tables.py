@@ -22,7 +22,7 @@ import re
 import string
 from collections.abc import Callable, Mapping, Sequence
 
-from prompt_tuning import folders
+from prompt_tuning import folders, paths
 from prompt_tuning.data import labels as label_rule
 from prompt_tuning.data import metrics, postprocessors, registry, table_files, vocabularies
 from prompt_tuning.data.labels import MANY_LABELS, UNLABELLED
@@ -180,11 +180,10 @@ def recall(table: TableTask, folder: str) -> TableTask:
       ValueError: the file is damaged.
     """
     path = os.path.join(folder, KEPT)
-    if not os.path.isfile(path):
+    if not paths.is_file(path):
         return table
     try:
-        with open(path, encoding="utf-8") as file:
-            kept = json.load(file)
+        kept = json.loads(paths.read_bytes(path))
         columns, words = tuple(kept["input_columns"]), kept["label_words"]
         if (kept["task"], kept["target_column"]) != (table.name, table.target_column):
             return table

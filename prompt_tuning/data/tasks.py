@@ -20,6 +20,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from prompt_tuning import paths
 from prompt_tuning.data import generated, glue, labels, registry, seqio_vocabularies, super_glue
 from prompt_tuning.data.registry import TextMixture, TextTask
 from prompt_tuning.data.tensorflow_import import seqio, tf, tfds
@@ -121,10 +122,10 @@ def _with(task: TextTask, data_dir: str | None, vocabulary_file: str | None) -> 
 
 
 def _folder(data_dir: str | os.PathLike | None) -> str | None:
-    if data_dir is None or "://" in os.fspath(data_dir):
-        return None if data_dir is None else os.fspath(data_dir)
-    path = os.path.abspath(os.path.expanduser(data_dir))
-    if not os.path.isdir(path):
+    if data_dir is None:
+        return None
+    path = paths.absolute(data_dir)
+    if not paths.is_remote(path) and not os.path.isdir(path):
         raise ValueError(
             f"There is no data folder {path!r}. "
             f"Make it with `prompt-tuning data prepare --source DIR --data_dir {path}`."

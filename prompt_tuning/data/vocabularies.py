@@ -25,6 +25,8 @@ import sentencepiece
 from google.protobuf.message import DecodeError
 from sentencepiece import sentencepiece_model_pb2
 
+from prompt_tuning import paths
+
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 _logger = logging.getLogger(__name__)
 _BYTES = 256
@@ -53,7 +55,7 @@ class SentencePieces:
     @property
     def path(self) -> str:
         """The file that is read."""
-        return self.file or os.environ.get(self.variable) or self.official_file
+        return paths.expand(self.file or os.environ.get(self.variable) or self.official_file)
 
     @functools.cached_property
     def processor(self) -> sentencepiece.SentencePieceProcessor:
@@ -239,7 +241,7 @@ def get(name: str, file: str | os.PathLike | None = None) -> Vocabulary:
     """
     standard = family(name).standard
     if isinstance(standard, SentencePieces):
-        path = None if file is None else os.path.expanduser(os.fspath(file))
+        path = None if file is None else paths.expand(file)
         return dataclasses.replace(standard, file=path)
     if file is not None:
         raise ValueError(

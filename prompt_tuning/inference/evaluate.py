@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from prompt_tuning import folders, paths
 from prompt_tuning.data import batches, evaluation, labels
 from prompt_tuning.data.postprocessors import as_text
 from prompt_tuning.data.registry import TextMixture, TextTask
@@ -152,6 +153,8 @@ def evaluate_run(run: Run) -> Evaluated:
     Raises:
       ValueError: what is to be evaluated is missing or does not fit.
     """
+    folder = run.eval_output_dir or os.path.join(run.model_dir, "eval")
+    paths.check_folder(folder, "EVAL_OUTPUT_DIR")
     task = loading.prepare_task(run, trained=True)
     sets = load_eval_sets(run, task)
     for examples in sets:
@@ -160,7 +163,6 @@ def evaluate_run(run: Run) -> Evaluated:
     began = time.monotonic()
     evaluated = measure_all(model, params, sets, run)
     seconds = time.monotonic() - began
-    folder = run.eval_output_dir or os.path.join(run.model_dir, "eval")
     _write(folder, run, what, sets, evaluated)
     print(f"{what}, {run.eval_split}, {sum(map(len, sets)):,} examples in {seconds:.1f} s")
     for name, value in (evaluated.metrics | evaluated.rank).items():
@@ -177,7 +179,7 @@ def _write(
     sets: Sequence[batches.Examples],
     evaluated: Evaluated,
 ) -> None:
-    os.makedirs(os.path.join(folder, "predictions"), exist_ok=True)
+    paths.make_folder(os.path.join(folder, "predictions"))
     summary = {
         "evaluated": what,
         "task": run.task,
@@ -189,16 +191,17 @@ def _write(
         **({"rank": evaluated.rank} if run.eval_rank else {}),
         "cut": {examples.task.name: dict(examples.cut) for examples in sets},
     }
-    with open(os.path.join(folder, "metrics.json"), "w", encoding="utf-8") as file:
-        file.write(json.dumps(summary, indent=2) + "\n")
+    text = json.dumps(summary, indent=2) + "\n"
+    folders.replace_file(os.path.join(folder, "metrics.json"), text.encode())
     for examples in sets:
         path = os.path.join(folder, "predictions", f"{examples.task.name}.jsonl")
-        with open(path, "w", encoding="utf-8") as file:
-            texts = evaluated.predictions[examples.task.name]
-            for row, text in zip(examples.raw, texts, strict=True):
-                line = {
-                    "input": as_text(row.get("inputs_pretokenized", "")),
-                    "target": as_text(row["targets_pretokenized"]),
-                    "prediction": text,
-                }
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        lines = []
+        texts = evaluated.predictions[examples.task.name]
+        for row, text in zip(examples.raw, texts, strict=True):
+            line = {
+                "input": as_text(row.get("inputs_pretokenized", "")),
+                "target": as_text(row["targets_pretokenized"]),
+                "prediction": text,
+            }
+            lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+        folders.replace_file(path, "".join(lines).encode())

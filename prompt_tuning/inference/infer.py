@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from prompt_tuning import folders
+from prompt_tuning import folders, paths
 from prompt_tuning.data import batches, table_files, tables, tasks
 from prompt_tuning.data.postprocessors import as_text
 from prompt_tuning.data.registry import TextMixture, TextTask
@@ -143,7 +143,7 @@ def infer_run(run: Run, input_file: str | None = None, output_file: str | None =
     if input_file is None:
         inputs = _inputs_of_task(run, task)
     else:
-        inputs = read_inputs(os.path.expanduser(input_file), tables.of_task(task))
+        inputs = read_inputs(input_file, tables.of_task(task))
     labels = task.labels
     cut = 0
     with folders.new_file(path) as file:
@@ -160,8 +160,8 @@ def infer_run(run: Run, input_file: str | None = None, output_file: str | None =
 
 def _output_path(run: Run, input_file: str | None, output_file: str | None) -> str:
     folder = run.infer_output_dir or os.path.join(run.model_dir, "infer")
-    path = os.path.expanduser(output_file or os.path.join(folder, "predictions.jsonl"))
-    read = None if input_file is None else os.path.realpath(os.path.expanduser(input_file))
+    path = paths.absolute(output_file or os.path.join(folder, "predictions.jsonl"))
+    read = None if input_file is None else os.path.realpath(paths.absolute(input_file))
     if read == os.path.realpath(path):
         raise ValueError(f"The output {path!r} is the input file; choose another --output.")
     return path

@@ -8,7 +8,7 @@ import dataclasses
 import os
 from typing import Any, NamedTuple
 
-from prompt_tuning import trees
+from prompt_tuning import paths, trees
 from prompt_tuning.data import tables, tasks
 from prompt_tuning.data.registry import TextMixture, TextTask
 from prompt_tuning.inference.frozen import FrozenT5, load_parameters, parameter_shapes
@@ -74,7 +74,7 @@ def find_prompt(run: Run, t5: FrozenT5) -> files.PromptFile | None:
     path = run.prompt_file
     if path is None:
         path = f"{run.model_dir}/prompts/best"
-        if not any(os.path.isfile(path + suffix) for suffix in files.SUFFIXES):
+        if not any(paths.is_file(path + suffix) for suffix in files.SUFFIXES):
             raise ValueError(
                 f"There is no trained prompt in {run.model_dir}. Train first, or name a prompt "
                 "with --gin.PROMPT_FILE=..."
@@ -133,11 +133,11 @@ def _tuned_folder(run: Run) -> str | None:
     """
     if not run.trains_model:
         return None
-    paths = [*parameter_shapes(run.model)] + [PROMPT_PATH] * (run.prompt_length is not None)
-    if trees.match(paths, run.trainable) == [PROMPT_PATH]:
+    names = [*parameter_shapes(run.model)] + [PROMPT_PATH] * (run.prompt_length is not None)
+    if trees.match(names, run.trainable) == [PROMPT_PATH]:
         return None
     folder = os.path.join(run.model_dir, "best")
-    if not os.path.isdir(folder):
+    if not paths.is_folder(folder):
         raise ValueError(
             f"There is no tuned model in {run.model_dir}. Train first; the model as it is in "
             "INITIAL_CHECKPOINT_PATH is measured without gin/methods/model_tuning.gin and with "

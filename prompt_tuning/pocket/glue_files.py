@@ -15,6 +15,7 @@ import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
+from prompt_tuning import paths
 from prompt_tuning.data import glue as glue_tasks
 from prompt_tuning.data import metrics, super_glue
 from prompt_tuning.pocket import glue
@@ -73,7 +74,7 @@ def write(
             for split, count in counts.items()
         }
         if out is not None:
-            folder = pathlib.Path(out).expanduser() / FOLDERS[task]
+            folder = pathlib.Path(paths.local(out, "PocketGLUE")) / FOLDERS[task]
             folder.mkdir(parents=True, exist_ok=True)
             for split, file in FILES.items():
                 (folder / file).write_text(pocket_glue.jsonl(rows[split]), encoding="utf-8")

@@ -41,7 +41,7 @@ _LARGEST_FLOAT16 = 65_504.0
 def cache_folder() -> Path:
     """The folder of models that are not shipped."""
     named = os.environ.get("PROMPT_TUNING_CACHE")
-    return Path(named) if named else Path.home() / ".cache" / "prompt_tuning"
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "prompt_tuning"
 
 
 def is_name(path: str) -> bool:

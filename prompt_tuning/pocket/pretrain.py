@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from prompt_tuning import folders, trees
+from prompt_tuning import folders, paths, trees
 from prompt_tuning.inference import evaluate, loading
 from prompt_tuning.inference.frozen import load_parameters, parameter_shapes, transformer
 from prompt_tuning.pocket import models
@@ -124,8 +124,8 @@ def pretrain(
         settings.
     """
     began = time.monotonic()
-    model_dir = model_dir or os.path.join("runs", f"pretrain_{size}")
-    out = out or str(models.cache_folder() / size)
+    model_dir = paths.local(model_dir or os.path.join("runs", f"pretrain_{size}"), "A stage")
+    out = paths.local(out or str(models.cache_folder() / size), "A pocket model")
     _check(size, steps_scale, bindings)
     stages = make_stages(RECIPES[size], model_dir, span_only, steps_scale, seed)
     total = sum(stage.steps for stage in stages)

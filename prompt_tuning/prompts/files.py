@@ -23,7 +23,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from prompt_tuning import folders
+from prompt_tuning import folders, paths
 from prompt_tuning.shapes import Float
 
 SUFFIXES = (".safetensors", ".npy")
@@ -107,7 +107,7 @@ def save(path: str | os.PathLike, prompt: Any, metadata: PromptMetadata) -> tupl
         )
     npy = io.BytesIO()
     np.save(npy, prompt, allow_pickle=False)
-    os.makedirs(os.path.dirname(os.path.abspath(name)), exist_ok=True)
+    paths.make_folder(os.path.dirname(paths.absolute(name)))
     folders.replace_file(name + ".npy", npy.getvalue())
     folders.replace_file(
         name + ".safetensors", safetensors.numpy.save({_TENSOR: prompt}, metadata=header(metadata))
@@ -122,7 +122,7 @@ def check_free(path: str | os.PathLike) -> None:
       ValueError: names the file.
     """
     taken = [_without_suffix(path) + suffix for suffix in SUFFIXES]
-    for file in filter(os.path.exists, taken):
+    for file in filter(paths.is_file, taken):
         raise ValueError(f"{file!r} exists already. Choose another name, or remove it first.")
 
 
@@ -146,7 +146,7 @@ def load(path: str | os.PathLike) -> PromptFile:
       ValueError: there is no such file, it is damaged, or what it holds is no prompt: a
         [P, H] array of finite floating numbers. Pickled arrays are refused unopened.
     """
-    path = _find(os.fspath(path))
+    path = _find(paths.expand(path))
     is_safetensors = path.endswith(".safetensors")
     array, metadata = _load_safetensors(path) if is_safetensors else _load_npy(path)
     prompt = checked(array, f"{path!r}")
@@ -213,7 +213,7 @@ def _origin(prompt_file: PromptFile) -> str:
 
 
 def _without_suffix(path: str | os.PathLike) -> str:
-    name = os.fspath(path)
+    name = paths.expand(path)
     for suffix in SUFFIXES:
         name = name.removesuffix(suffix)
     return name
@@ -222,19 +222,28 @@ def _without_suffix(path: str | os.PathLike) -> str:
 def _find(path: str) -> str:
     candidates = [path] if path.endswith(SUFFIXES) else [path + suffix for suffix in SUFFIXES]
     for candidate in [*candidates, path]:
-        if os.path.isfile(candidate):
+        if paths.is_file(candidate):
             return candidate
     raise ValueError(
-        f"There is no prompt file {' or '.join(repr(each) for each in candidates)}. A prompt file "
-        f"ends in .safetensors or .npy."
+        f"There is no prompt file {' or '.join(repr(each) for each in candidates)}. {_hint(path)}"
     )
+
+
+def _hint(path: str) -> str:
+    """What a folder that was named instead of a prompt file holds."""
+    best = os.path.join(path, "prompts", "best")
+    if any(paths.is_file(best + suffix) for suffix in SUFFIXES):
+        return f"The best prompt of that run is {best!r}."
+    if paths.is_file(os.path.join(path, "adapter_config.json")):
+        return "It is a peft adapter: make a prompt file of it with `prompt-tuning prompt import`."
+    return "A prompt file ends in .safetensors or .npy."
 
 
 def _load_npy(path: str) -> tuple[np.ndarray, None]:
     try:
-        with open(path, "rb") as file:
-            return np.lib.format.read_array(file, allow_pickle=False), None
-    except (ValueError, EOFError, OSError) as error:
+        file = io.BytesIO(paths.read_bytes(path))
+        return np.lib.format.read_array(file, allow_pickle=False), None
+    except (ValueError, EOFError) as error:
         if "allow_pickle" in str(error) or "pickled" in str(error):
             raise ValueError(
                 f"{path!r} holds pickled Python objects, which could run code when opened; it was "
@@ -249,7 +258,10 @@ def _load_npy(path: str) -> tuple[np.ndarray, None]:
 
 def _load_safetensors(path: str) -> tuple[np.ndarray, PromptMetadata | None]:
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
+        with (
+            paths.local_copy(path) as local,
+            safetensors.safe_open(local, framework="numpy") as file,
+        ):
             names, found = list(file.keys()), file.metadata()
             array = file.get_tensor(_TENSOR) if _TENSOR in names else None
     except (safetensors.SafetensorError, OSError, TypeError) as error:

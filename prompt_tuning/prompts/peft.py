@@ -18,7 +18,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from prompt_tuning import folders
+from prompt_tuning import folders, paths
 from prompt_tuning.prompts import files
 from prompt_tuning.prompts.files import PromptFile, PromptMetadata
 
@@ -63,6 +63,7 @@ def export(
     header = {"format": "pt", **(files.header(metadata) if metadata else {})}
     config = json.dumps(_config(prompt.shape, base_model), indent=2) + "\n"
     tensors = safetensors.numpy.save({_TENSOR: prompt}, metadata=header)
+    folder = paths.local(folder, "An adapter")
     with folders.new_folder(folder) as temporary:
         folders.write_synced(os.path.join(temporary, CONFIG_FILE), config.encode())
         folders.write_synced(os.path.join(temporary, TENSOR_FILE), tensors)
@@ -80,7 +81,7 @@ def read(folder: str | os.PathLike) -> PromptFile:
       ValueError: there is no adapter, it is of another kind (PREFIX_TUNING, LORA, ...), for
         another kind of model, or contradicts itself.
     """
-    folder = os.fspath(folder)
+    folder = paths.local(folder, "An adapter")
     config = _read_config(folder)
     _check_kind(folder, config)
     array, header = _read_tensor(folder)
@@ -138,11 +139,10 @@ def _read_config(folder: str) -> dict[str, Any]:
             f"that `save_pretrained` wrote."
         )
     try:
-        with open(path, encoding="utf-8") as file:
-            config = json.load(file)
+        config = json.loads(paths.read_bytes(path))
         if not isinstance(config, dict):
             raise ValueError("not a JSON object")
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise ValueError(f"{path!r} is cut short or damaged ({error}). Copy it anew.") from error
     return config
 

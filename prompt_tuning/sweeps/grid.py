@@ -42,6 +42,8 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from prompt_tuning import paths
+
 TOP_KEYS = {"runs", "gin_files", "bindings", "seeds", "report", "axes", "exclude", "set"}
 REPORT_KEYS = {"score", "panels", "x", "lines"}
 VALUE_KEYS = {"gin_files", "bindings", "train", "seeds"}
@@ -131,10 +133,11 @@ def load(path: str) -> Sweep:
     Raises:
       ValueError: the file cannot be read, or says something that is not understood.
     """
+    path = paths.local(path, "A sweep's file")
     try:
         with open(path, "rb") as file:
             found = tomllib.load(file)
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:  # not UTF-8, or not TOML
         raise ValueError(f"The sweep {path} cannot be read: {error}") from error
     _check_keys(path, found, TOP_KEYS, required={"runs", "seeds", "axes", "report"})
     axes = {axis: _values(path, axis, values) for axis, values in found["axes"].items()}
@@ -159,7 +162,8 @@ def load(path: str) -> Sweep:
     cells = tuple(_cells(found, axes, excluded, set_besides))
     if not cells:
         raise ValueError(f"{path} describes no run: check seeds, axes and exclude.")
-    return Sweep(path, found["runs"], report, axes, cells)
+    runs = paths.local(found["runs"], "A run of a sweep")
+    return Sweep(path, runs, report, axes, cells)
 
 
 def select(sweep: Sweep, shard: str | None = None, only: Sequence[str] = ()) -> list[Cell]:

@@ -58,6 +58,7 @@ def train_run(run: Run) -> Trained:
       FloatingPointError: the loss is not finite; everything saved before is intact.
       SystemExit: with code 42 after SIGTERM, when the state is saved.
     """
+    progress.check_model_dir(run)
     training = _begin(run)
     try:
         return training.go()

@@ -1,4 +1,4 @@
-"""What a run tells its user: a table of parameters, a progress line, metrics on disk.
+"""What a run reports: a table of parameters, a progress line, metrics on disk.
 
 MODEL_DIR/metrics.jsonl     one JSON object a line: {"step": 100, "split": "train", ...}
 MODEL_DIR/tensorboard/      the same numbers for TensorBoard
@@ -14,8 +14,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from prompt_tuning import folders, trees
+from prompt_tuning import folders, paths, trees
 from prompt_tuning.prompts import files
+from prompt_tuning.run import Run
 
 LINE_WIDTH = 110
 
@@ -39,7 +40,7 @@ def parameter_table(trainable: trees.FlatTree, frozen: trees.FlatTree) -> str:
 
 
 def human_bytes(count: int) -> str:
-    """Writes a size for people.
+    """Formats a size.
 
     >>> human_bytes(307_200)
     '307.2 kB'
@@ -51,7 +52,7 @@ def human_bytes(count: int) -> str:
 
 
 def human_time(seconds: float) -> str:
-    """Writes a duration as h:mm:ss.
+    """Formats a duration as h:mm:ss.
 
     >>> human_time(3723)
     '1:02:03'
@@ -61,12 +62,12 @@ def human_time(seconds: float) -> str:
 
 
 class Progress:
-    """The line that says how far a run is; on a terminal it is rewritten in place.
+    """The progress line; on a terminal it is rewritten in place.
 
     Args:
       total_steps: steps of the whole run.
       examples_per_step: the batch size.
-      seconds_between: how often a line is written where there is no terminal.
+      seconds_between: time between two lines where there is no terminal.
     """
 
     def __init__(
@@ -88,17 +89,17 @@ class Progress:
         self._line_is_open = False
 
     def note_dev_score(self, text: str) -> None:
-        """Sets what the line says of the last evaluation."""
+        """Sets what the line shows of the last evaluation."""
         self._dev = text
 
     def pause(self, seconds: float) -> None:
-        """Leaves time that was not spent on training steps out of the examples/s."""
+        """Excludes time that was not spent on training steps from examples/s."""
         self._paused += seconds
 
     def show(self, step: int, loss: float, last: bool = False) -> None:
         """Writes the line, if enough time has passed since the last one."""
         now = time.monotonic()
-        if self._began is None:  # the first step compiles and says nothing of the speed
+        if self._began is None:  # the first step compiles, so it is not timed
             self._began, self._first, self._paused = now, step, 0.0
         wait = 0.2 if self._in_place else self._between
         if not last and self._written and now - self._written < wait:
@@ -125,17 +126,22 @@ class Progress:
 class Metrics:
     """Numbers on disk, as JSON lines and for TensorBoard.
 
-    Lines of steps after `start_step` are taken out first: they belong to a process
-    that was killed after its last save, and the run writes them again.
+    Lines of steps after `start_step` are removed first: a process wrote them that was killed
+    after its last save, and the run writes them again. A file in a bucket (gs://) cannot be
+    appended to; there it is rewritten at every `flush`.
     """
 
     def __init__(self, folder: str, start_step: int):
         from flax.metrics import tensorboard  # imports TensorFlow, as the run's task has done
 
-        os.makedirs(folder, exist_ok=True)
+        paths.make_folder(folder)
         self._path = os.path.join(folder, "metrics.jsonl")
-        self._drop_after(start_step)
-        self._file = open(self._path, "a", encoding="utf-8", buffering=1)
+        self._lines = _lines_until(self._path, start_step)
+        if paths.is_file(self._path):
+            folders.replace_file(self._path, "".join(self._lines).encode())
+        self._file = None
+        if not paths.is_remote(folder):
+            self._file = open(self._path, "a", encoding="utf-8", buffering=1)
         self._board = tensorboard.SummaryWriter(
             os.path.join(folder, "tensorboard"), auto_flush=False
         )
@@ -143,7 +149,11 @@ class Metrics:
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Writes numbers of one step; `split` is 'train', or the evaluated split."""
         record = {"step": step, "split": split} | {name: float(x) for name, x in values.items()}
-        self._file.write(json.dumps(record) + "\n")
+        line = json.dumps(record) + "\n"
+        if self._file is None:
+            self._lines.append(line)
+        else:
+            self._file.write(line)
         for name, value in values.items():
             self._board.scalar(f"{split}/{name}", value, step)
 
@@ -153,30 +163,67 @@ class Metrics:
             self._board.text(f"{split}/{name}", text, step)
 
     def flush(self) -> None:
+        """Makes what was written until now visible to readers."""
+        if self._file is None:
+            folders.replace_file(self._path, "".join(self._lines).encode())
         self._board.flush()
 
     def close(self) -> None:
-        self._file.close()
+        if self._file is None:
+            self.flush()
+        else:
+            self._file.close()
         self._board.close()
 
-    def _drop_after(self, step: int) -> None:
-        if not os.path.exists(self._path):
-            return
-        with open(self._path, encoding="utf-8") as file:
-            kept = [line.rstrip("\n") + "\n" for line in file if _step_of(line) <= step]
-        folders.replace_file(self._path, "".join(kept).encode())
+
+def _lines_until(path: str, step: int) -> list[str]:
+    """The lines of metrics.jsonl up to a step, each with its line break."""
+    if not paths.is_file(path):
+        return []
+    lines = paths.read_bytes(path).decode(errors="replace").splitlines()
+    return [line + "\n" for line in lines if _step_of(line) <= step]
 
 
 def _step_of(line: str) -> float:
     try:
         return json.loads(line)["step"]
-    except (json.JSONDecodeError, KeyError):  # cut short by the kill
+    except (ValueError, KeyError, TypeError):  # cut short when the process was killed
         return float("inf")
 
 
+def check_model_dir(run: Run) -> None:
+    """Refuses a MODEL_DIR that a run cannot write to, before anything is loaded.
+
+    Raises:
+      ValueError: see `paths.check_folder`; or it is in a bucket, and a library is missing or more
+        than a prompt trains.
+    """
+    paths.check_folder(run.model_dir, "MODEL_DIR")
+    if not paths.is_remote(run.model_dir):
+        return
+    if not _has_cloud_storage():
+        raise ValueError(
+            f"MODEL_DIR {run.model_dir!r} is in a bucket, for which Orbax needs the library "
+            "google-cloud-storage: pip install 'prompt-tuning[gcs]'."
+        )
+    if run.trains_model:
+        raise ValueError(
+            f"MODEL_DIR {run.model_dir!r} is in a bucket, where only a prompt can be written; a "
+            "tuned model needs a local folder. Copy it to the bucket afterwards."
+        )
+
+
+def _has_cloud_storage() -> bool:
+    try:
+        from google.cloud import storage  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
 def write_settings(folder: str, config_text: str) -> None:
-    """Writes what a run was made of: its configuration and the library versions."""
-    os.makedirs(folder, exist_ok=True)
+    """Writes a run's resolved configuration and the library versions."""
+    paths.make_folder(folder)
     settings: dict[str, Any] = {
         "config.gin": config_text,
         "versions.json": json.dumps(files.library_versions(), indent=2) + "\n",

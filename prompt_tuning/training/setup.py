@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from prompt_tuning import trees
+from prompt_tuning import paths, trees
 from prompt_tuning.data import labels
 from prompt_tuning.inference.frozen import FrozenT5, transformer
 from prompt_tuning.model.transformer import EMBEDDING_PATH, Transformer
@@ -70,8 +70,10 @@ def part_parameters(run: Run, t5: FrozenT5) -> Parameters:
 
 
 def read_table(path: str, width: int) -> np.ndarray:
+    path = paths.expand(path)
     try:
-        table = np.load(path, allow_pickle=False)
+        with paths.local_copy(path) as local:
+            table = np.load(local, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"The embedding table {path} cannot be read: {error}") from error
     if table.ndim != 2 or table.shape[1] != width:

@@ -76,6 +76,39 @@ def test_a_prompt_is_new_by_intent():
         checkpoint.load(NATIVE, expected, new=())
 
 
+def test_a_name_on_the_hub_without_hf(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"the Hugging Face Hub is named hf://google/flan-t5-small\."
+    ):
+        checkpoint.find("google/flan-t5-small")
+    with pytest.raises(ValueError, match=r"name the model as hf://google/flan-t5-small\."):
+        checkpoint.find("https://huggingface.co/google/flan-t5-small/tree/main")
+
+
+@pytest.mark.parametrize("main", ["b" * 40, None])
+def test_a_folder_of_the_hub_cache(tmp_path, main):
+    """The commit of `main`, or the first one where no branch is in the cache."""
+    folder = tmp_path / "models--google--flan-t5-small"
+    for commit in ("a" * 40, "b" * 40):
+        (folder / "snapshots" / commit).mkdir(parents=True)
+    if main:
+        (folder / "refs").mkdir()
+        (folder / "refs" / "main").write_text(main)
+    commit = main or "a" * 40
+    expected = f"name '{folder}/snapshots/{commit}', or hf://google/flan-t5-small@{commit}"
+    with pytest.raises(ValueError, match=expected):
+        checkpoint.find(folder)
+
+
+def test_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    t5x_native.write("~/models", {"a/kernel": np.ones((2, 2), np.float32)}, 5)
+    assert checkpoint.find("~/models") == f"{tmp_path}/models/checkpoint_5"
+    with pytest.raises(ValueError, match="starts with gs:// or hf://"):
+        checkpoint.find("s3://bucket/models")
+
+
 def test_all_that_does_not_fit_is_told_at_once(tmp_path):
     folder = small(tmp_path, a=np.ones(2), b=np.ones((2, 3)), c=np.ones(1))
     with pytest.raises(ValueError) as error:

@@ -118,7 +118,7 @@ def test_a_prompt_has_no_place_in_hugging_face(sources, tmp_path):
 def test_other_formats_and_places_are_refused(sources):
     with pytest.raises(ValueError, match="must be one of t5x, orbax, hf; got 'torch'"):
         convert.convert(sources["t5x"], "x", "torch")
-    with pytest.raises(ValueError, match="to a local folder; got 'gs://bucket/x'"):
+    with pytest.raises(ValueError, match="has to be in a local folder, got 'gs://bucket/x'"):
         convert.convert(sources["t5x"], "gs://bucket/x", "t5x")
 
 

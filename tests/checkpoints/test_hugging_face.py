@@ -200,19 +200,17 @@ def test_nothing_is_missing_and_nothing_left_over(tiny):
     change_tensors(tiny, **{unused: np.ones((32, 4), np.float32)})
     assert checkpoint.variables(tiny)  # transformers leaves that one unread, too
     change_tensors(tiny, classifier__dense__weight=norm)
-    with pytest.raises(ValueError, match=r"tells: left over \(1\): classifier.dense.weight\.$"):
+    with pytest.raises(ValueError, match=r"says: left over \(1\): classifier.dense.weight\.$"):
         checkpoint.variables(tiny)
     missing = "decoder.final_layer_norm.weight"
     change_tensors(tiny, decoder__final_layer_norm__weight=None, classifier__dense__weight=None)
-    with pytest.raises(ValueError, match=rf"tells: missing \(1\): {missing}\.$"):
+    with pytest.raises(ValueError, match=rf"says: missing \(1\): {missing}\.$"):
         checkpoint.variables(tiny)
 
 
 def test_a_tensor_of_another_shape_than_told(tiny):
     change_config(tiny, d_ff=48)
-    with pytest.raises(
-        ValueError, match=r"wi_0.weight as \[32, 64\] .* config.json tells \[32, 48"
-    ):
+    with pytest.raises(ValueError, match=r"wi_0.weight as \[32, 64\] .* config.json says \[32, 48"):
         checkpoint.variables(tiny)
 
 
@@ -282,7 +280,7 @@ def test_damaged_folders_are_named(tmp_path, tiny):
     ):
         checkpoint.variables(folder)
     (tiny / "config.json").write_text('{"model_type": "t5"')
-    with pytest.raises(ValueError, match="config.json' is cut short or damaged"):
+    with pytest.raises(ValueError, match="config.json' is truncated or damaged"):
         checkpoint.variables(tiny)
 
 

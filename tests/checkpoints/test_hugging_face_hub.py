@@ -71,8 +71,7 @@ def test_what_is_not_pinned_is_told(name, revision, hub, caplog):
         checkpoint.find(name)
     assert hub.asked[0][:2] == ("google/tiny", revision)
     assert caplog.messages == [
-        f"{name} is now at commit {COMMIT}; to have the same model ever after, name "
-        f"hf://google/tiny@{COMMIT}."
+        f"{name} is at commit {COMMIT} now; to pin it, name hf://google/tiny@{COMMIT}."
     ]
 
 
@@ -80,10 +79,13 @@ def test_what_is_not_pinned_is_told(name, revision, hub, caplog):
     ("error", "message"),
     [
         (Errors.RepositoryNotFoundError("401"), "the Hub has no model 'google/tiny', or a private"),
-        (Errors.GatedRepoError("403"), "is open only to those who accepted its terms"),
+        (Errors.GatedRepoError("403"), "is gated: accept its terms at"),
         (Errors.RevisionNotFoundError("404"), "google/tiny has no revision 'v9'"),
-        (Errors.HFValidationError("two"), "that is no name of a model; it is OWNER/NAME"),
-        (Errors.LocalEntryNotFoundError("gone"), "cannot be reached .* revision 'v9' is not whole"),
+        (Errors.HFValidationError("two"), "a model is named OWNER/NAME"),
+        (
+            Errors.LocalEntryNotFoundError("gone"),
+            "cannot be reached .* revision 'v9' is not complete",
+        ),
         (OSError("disk full\nat line 9"), "OSError: disk full"),
     ],
 )
@@ -128,7 +130,9 @@ def test_the_real_librarys_cache(monkeypatch, tmp_path, parity, caplog):
     for name in ("hf://google/tiny", f"hf://google/tiny@{COMMIT}"):
         assert hugging_face_hub.fetch(name) == str(repo / "snapshots" / COMMIT)
     assert f"at commit {COMMIT}" in caplog.text
-    with pytest.raises(ValueError, match="cannot be reached .* revision 'v9' is not whole in the"):
+    with pytest.raises(
+        ValueError, match="cannot be reached .* revision 'v9' is not complete in the"
+    ):
         hugging_face_hub.fetch("hf://google/tiny@v9")
     with pytest.raises(ValueError, match="'hf://a/b/c' cannot be fetched: that is no name of"):
         hugging_face_hub.fetch("hf://a/b/c")

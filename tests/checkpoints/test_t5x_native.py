@@ -123,7 +123,7 @@ def test_arrays_that_lie_in_the_index_itself(tmp_path, monkeypatch):
 def test_an_index_that_is_cut_short(copy, size):
     index = copy / "checkpoint"
     index.write_bytes(index.read_bytes()[:size])
-    with pytest.raises(ValueError, match=rf"checkpoint' \({size} bytes\) .* cut short or damaged"):
+    with pytest.raises(ValueError, match=rf"checkpoint' \({size} bytes\) .* truncated or damaged"):
         t5x_native.leaves(str(copy))
 
 
@@ -160,7 +160,7 @@ def test_an_index_that_contradicts_its_arrays(copy):
     write_index(copy, index)
     with pytest.raises(
         ValueError,
-        match=re.escape("has shape [128, 32], but the checkpoint's index tells [128, 64]"),
+        match=re.escape("has shape [128, 32], but the checkpoint's index says [128, 64]"),
     ):
         t5x_native.leaves(str(copy))
 

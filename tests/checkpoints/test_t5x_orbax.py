@@ -67,14 +67,14 @@ def test_the_earliest_layout_cut_short(copy):
     make_early(copy)
     index = copy / "state" / "checkpoint"
     index.write_bytes(index.read_bytes()[:200])
-    with pytest.raises(ValueError, match=r"state/checkpoint' \(200 bytes\) is cut short"):
+    with pytest.raises(ValueError, match=r"state/checkpoint' \(200 bytes\) is truncated"):
         t5x_orbax.leaves(str(copy))
 
 
 def test_metadata_cut_short(copy):
     metadata = copy / "state" / "_METADATA"
     metadata.write_bytes(metadata.read_bytes()[:300])
-    with pytest.raises(ValueError, match=r"_METADATA' \(300 bytes\) is cut short or damaged"):
+    with pytest.raises(ValueError, match=r"_METADATA' \(300 bytes\) is truncated or damaged"):
         t5x_orbax.leaves(str(copy))
 
 

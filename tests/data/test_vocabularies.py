@@ -203,3 +203,12 @@ def test_mt5_reads_another_official_file(monkeypatch):
 def test_unknown_family_lists_the_known():
     with pytest.raises(ValueError, match=r"Unknown vocabulary 'bert'. Known: t5, mt5, byt5, poc"):
         vocabularies.get("bert")
+
+
+def test_the_home_folder_however_a_file_is_named(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("PROMPT_TUNING_T5_VOCAB", "~/t5.model")
+    assert vocabularies.get("t5").path == "/home/me/t5.model"
+    assert vocabularies.get("t5", file="~/other.model").path == "/home/me/other.model"
+    with pytest.raises(ValueError, match="'s3://b/t5.model' cannot be opened"):
+        vocabularies.get("t5", file="s3://b/t5.model")
