@@ -253,7 +253,7 @@ def _refuse_cut_label(task: TextTask, split: str, lengths: Mapping[str, int], la
 class TrainBatches:
     """An endless stream of training batches that can start at any step.
 
-    Every task is shuffled anew each epoch, and an epoch's last rows share a batch
+    Every task is reshuffled each epoch, and an epoch's last rows share a batch
     with the next one's first: no row is left out. In a mixture the task of each
     place of a batch is drawn first, by the mixture's rates.
 
@@ -329,7 +329,7 @@ class TrainBatches:
 
     def _new_order(self, which: int, epoch: int) -> np.ndarray:
         examples = self.examples[which]
-        # A task of a mixture is told apart by its name, not its place in the list.
+        # In a mixture the name decides, not the place in the list.
         name = [] if len(self.examples) == 1 else [zlib.crc32(examples.task.name.encode())]
         return orders.permutation([self.seed, epoch, *name], len(examples))
 

@@ -122,10 +122,10 @@ def squad(targets: Sequence[Sequence[str]], predictions: Sequence[str]) -> Metri
     _same_number(targets, predictions)
     exact = word_f1 = 0.0
     for answers, prediction in zip(targets, predictions, strict=True):
-        said = _plain(prediction)
+        predicted = _plain(prediction)
         plain_answers = [_plain(answer) for answer in answers]
-        exact += max(answer == said for answer in plain_answers)
-        word_f1 += max(_word_f1(answer.split(), said.split()) for answer in plain_answers)
+        exact += max(answer == predicted for answer in plain_answers)
+        word_f1 += max(_word_f1(answer.split(), predicted.split()) for answer in plain_answers)
     return {"em": 100.0 * exact / len(targets), "f1": 100.0 * word_f1 / len(targets)}
 
 
@@ -134,15 +134,15 @@ def _plain(text: str) -> str:
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
 
 
-def _word_f1(answer: list[str], said: list[str]) -> float:
-    shared = sum((collections.Counter(answer) & collections.Counter(said)).values())
-    return 2 * shared / (len(answer) + len(said)) if shared else 0.0
+def _word_f1(answer: list[str], predicted: list[str]) -> float:
+    shared = sum((collections.Counter(answer) & collections.Counter(predicted)).values())
+    return 2 * shared / (len(answer) + len(predicted)) if shared else 0.0
 
 
 def record(targets: Sequence[dict], predictions: Sequence[dict]) -> Metrics:
     """SQuAD's metrics with one example a query.
 
-    A query stands in the data once for each right answer; only its first
+    A query is in the data once for each right answer; only its first
     example is counted.
     """
     _same_number(targets, predictions)

@@ -53,7 +53,7 @@ def tokenize(
 
 
 def join_documents(dataset: tf.data.Dataset, *, length: int) -> tf.data.Dataset:
-    """Joins token rows end to end and cuts them anew, each `length` long; a rest is dropped.
+    """Joins token rows end to end and cuts them again, each `length` long; the rest is dropped.
 
     Raises:
       ValueError: the dataset is shorter than one row.
@@ -82,8 +82,8 @@ def span_corruption(
 
     As T5 does it: the noise is round(length * noise_density) tokens in round(noise /
     mean_span_length) spans, at least one of either; stretches of text and spans alternate,
-    text first, and all ways to do so are equally likely. In the input a sentinel stands
-    for each span, in the target one for each stretch of text: the vocabulary's last id
+    text first, and all ways to do so are equally likely. In the input a sentinel replaces
+    each span, in the target each stretch of text: the vocabulary's last id
     first, then downwards. Both end with EOS; the target has no closing sentinel.
 
     Args:
@@ -182,8 +182,8 @@ def prefix_lm(
         than two tokens are left out.
       output_features: seqio's; they hold the vocabulary.
       split_after: a piece of the vocabulary.
-      split_after_rate: how often the split stands right after a piece like this, each of them
-        equally likely, in the documents that have one. Otherwise it stands anywhere.
+      split_after_rate: how often the split is right after such a piece, each of them equally
+        likely, in the documents that have one. Otherwise it is anywhere.
       max_input_tokens: of the first part the last so many are kept.
       max_target_tokens: of the second part the first so many are kept.
       seed: together with a document's index decides its split.

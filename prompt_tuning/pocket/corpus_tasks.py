@@ -1,6 +1,6 @@
 """The two pretraining tasks on the pocket corpus: span corruption, and LM adaptation.
 
-The pocket models are pretrained on both, in this order. What becomes of a document stands
+The pocket models are pretrained on both, in this order. What is done with a document is
 in `objectives.py`; `PocketCorpus` says how many there are and with which numbers.
 """
 

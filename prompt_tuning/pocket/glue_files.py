@@ -35,7 +35,7 @@ class Facts:
     Attributes:
       task: its short name.
       sizes: examples of each split; MultiRC's are answers.
-      shares: how often each label stands in the training split, from 0 to 1; empty where
+      shares: the share of each label in the training split, from 0 to 1; empty where
         the answer is a text.
       floor: the best score, in percent, that one and the same answer to every validation
         example gets: the mean of the task's metrics.

@@ -25,7 +25,7 @@ def test_sizes_and_balance(split, count):
     assert labels.count("great") == labels.count("awful") == count // 2
 
 
-def test_no_sentence_stands_twice():
+def test_no_sentence_occurs_twice():
     sentences = [
         text for split in ("train", "validation") for text, _ in texts("generated_sentiment", split)
     ]

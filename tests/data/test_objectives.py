@@ -101,12 +101,12 @@ def test_a_prefix_ends_after_the_question_mark():
     )
     assert [(one["inputs"], one["targets"]) for one in made(split)] == [
         ([8, 9, 5, 1], [10, 1]),  # the document ends, and with it the target
-        ([8, 5, 1], [10, 11, 12]),  # cut: no end mark
+        ([8, 5, 1], [10, 11, 12]),  # cut: no EOS
         ([10, 11, 5, 1], [12, 13, 14, 1]),
     ]
 
 
-def test_where_there_is_no_question_the_split_stands_anywhere():
+def test_where_there_is_no_question_the_split_is_anywhere():
     """A mark at the very end leaves nothing to write, so it counts as none."""
     rows = [[8, 9, 10, 5]] * 3000
     split = made(objectives.prefix_lm(blocks(*rows), FEATURES, split_after_rate=1.0))

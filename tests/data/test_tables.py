@@ -131,7 +131,7 @@ def test_test_file_needs_no_target(table, tmp_path):
     assert texts(task, "test") == [("text: So so", "<unk>")]
 
 
-def test_a_table_is_read_anew_each_time_and_registered_nowhere(table):
+def test_a_table_is_read_again_each_time_and_registered_nowhere(table):
     make(table(CSV))
     task = make(table("text,stars\nNew,1\n"))
     assert "mine" not in tasks.task_names()
