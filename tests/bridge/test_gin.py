@@ -121,7 +121,7 @@ def test_the_settings_of_a_run_are_the_papers(resolve):
     assert [fn.__module__ for fn in save.state_transformation_fns] == [saving.__name__]
     restore = arguments["checkpoint_cfg"].restore
     assert (restore.path, restore.fallback_to_scratch) == ("frozen", True)
-    features = tasks.get("super_glue_cb_v102").output_features
+    features = tasks.registered("super_glue_cb_v102").output_features
     assert model.input_vocabulary == features["inputs"].vocabulary
 
 
