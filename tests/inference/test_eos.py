@@ -13,8 +13,8 @@ from prompt_tuning.data import metrics, registry, seqio_vocabularies, vocabulari
 from prompt_tuning.data.tensorflow_import import seqio, tf
 from prompt_tuning.inference import evaluate, infer
 from prompt_tuning.inference.frozen import FrozenT5, load_parameters
+from prompt_tuning.model.cached_decoder import Decoded
 from prompt_tuning.model.sizes import T5Config
-from prompt_tuning.model.writer import Decoded
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -61,11 +61,11 @@ def writes_cab(vocabulary):
     """A decoding strategy that writes 'cab', EOS, and 'bad' behind it."""
     cab, bad = vocabulary.encode("cab"), vocabulary.encode("bad")
 
-    def strategy(writer, *, max_decode_length, num_decodes, eos_id, rng):
+    def strategy(decoder, *, max_decode_length, num_decodes, eos_id, rng):
         row = np.zeros(max_decode_length, np.int32)
         written = [*cab, eos_id, *bad]
         row[: len(written)] = written
-        tokens = jnp.tile(row, (writer.batch_size, 1, 1))
+        tokens = jnp.tile(row, (decoder.batch_size, 1, 1))
         return Decoded(tokens, jnp.zeros(tokens.shape[:2]))
 
     return strategy
