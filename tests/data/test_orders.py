@@ -1,5 +1,6 @@
 """The orders and numbers that stored runs were made with: no version of NumPy may change them."""
 
+import types
 import zlib
 
 import numpy as np
@@ -59,6 +60,7 @@ def test_a_stretch_of_the_stream_can_be_drawn_by_itself():
 def numbered(task, count):
     """Rows whose only token, less 3, is their number."""
     rows = batches.Ragged.from_rows([np.array([number + 3, 1]) for number in range(count)])
+    task = types.SimpleNamespace(name=task)
     return batches.Examples(task, "train", {"inputs": 2, "targets": 2}, rows, rows, (), {}, {})
 
 
