@@ -65,5 +65,5 @@ def with_file(vocabulary: seqio.Vocabulary, path: str | os.PathLike) -> seqio.Vo
             f"VOCABULARY_FILE names {os.fspath(path)!r}, but the task's vocabulary "
             f"({type(vocabulary).__name__}) takes no file; leave it out."
         )
-    file = os.path.expanduser(os.fspath(path))
+    file = paths.expand(path)
     return shared(dataclasses.replace(vocabulary.sentence_pieces, file=file))

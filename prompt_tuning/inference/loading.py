@@ -47,7 +47,7 @@ def _trained_folder(run: Run) -> str:
     """The MODEL_DIR that the run's prompt comes from: of MODEL_DIR/prompts/best, MODEL_DIR."""
     if run.prompt_file is None:
         return run.model_dir
-    return os.path.dirname(os.path.dirname(os.path.abspath(os.path.expanduser(run.prompt_file))))
+    return os.path.dirname(os.path.dirname(paths.absolute(run.prompt_file)))
 
 
 def load_t5(run: Run, task: TextTask | TextMixture) -> FrozenT5:

@@ -10,7 +10,7 @@ import tiny_runs
 from flax.metrics import tensorboard
 
 from prompt_tuning.checkpoints import checkpoint, t5x_native, t5x_orbax
-from prompt_tuning.inference import evaluate
+from prompt_tuning.inference import evaluate, infer
 from prompt_tuning.prompts import files
 from prompt_tuning.training import plots
 
@@ -48,6 +48,10 @@ def test_a_run_in_a_bucket_is_resumed_evaluated_and_asked(bucket, prompted, tmp_
         tiny_runs.prompt_bytes(local, "step_000006")
     )
     evaluate.evaluate_run(run)
+    bucket.folder.joinpath("bucket", "in.txt").write_text("the old film was dull .\n")
+    infer.infer_run(run, "gs://bucket/in.txt")
+    predicted = (written / "infer" / "predictions.jsonl").read_text()
+    assert json.loads(predicted)["input"] == "the old film was dull ."
     assert json.loads((written / "eval" / "metrics.json").read_text())["examples"] == 20
     plots.learning_curve("gs://bucket/run")
     assert (written / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
