@@ -42,7 +42,8 @@ def load_model(
     if isinstance(model, str):
         model = config.read_model(model)
     if vocabulary is None:
-        vocabulary = next((name for name in ("byt5", "mt5", "pocket") if name in model.name), "t5")
+        named = [name for name in vocabularies.FAMILIES if name in model.name]
+        vocabulary = max(named, key=len, default="t5")  # 'mt5' and 'byt5' have 't5' in them
     pieces = vocabularies.get(vocabulary, vocabulary_file)
     return FrozenT5(model, load_parameters(model, checkpoint_path, dtype=dtype), pieces)
 

@@ -1,10 +1,11 @@
-"""Turns text into token ids and back: the vocabularies of T5, mT5, ByT5 and the pocket models.
+"""Turns text into token ids and back: the vocabularies of T5, mT5 and ByT5.
 
     family  file                          pieces            sentinels          task name prefix
     t5      cc_all.32000                  32,000            100 appended       ''
     mt5     mc4.250000.100extra           250,100           100 in the file    'mt5_'
     byt5    none, UTF-8 bytes + 3         259               (model rows only)  'byt5_'
-    pocket  in the package                about 1,000       100 appended       'pocket_'
+
+    (others may be added by `register_family`)
 
     vocabulary = get('t5', file='sentencepiece.model')
     vocabulary.encode('a text'), vocabulary.eos_id, vocabulary.pieces()
@@ -18,7 +19,6 @@ import functools
 import logging
 import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import sentencepiece
@@ -27,7 +27,6 @@ from sentencepiece import sentencepiece_model_pb2
 
 from prompt_tuning import paths
 
-ASSETS = Path(__file__).resolve().parent.parent / "assets"
 _logger = logging.getLogger(__name__)
 _BYTES = 256
 _FIRST_BYTE = 3  # ByT5: id 0 is padding, 1 EOS, 2 unknown
@@ -192,7 +191,6 @@ class Family:
 
 T5_FILE = "gs://t5-data/vocabs/cc_all.32000/sentencepiece.model"
 MT5_FILE = "gs://t5-data/vocabs/mc4.250000.100extra/sentencepiece.model"
-POCKET_FILE = str(ASSETS / "pocket_vocabulary.model")
 
 FAMILIES = {
     family.name: family
@@ -200,16 +198,16 @@ FAMILIES = {
         Family("t5", "", SentencePieces("t5", T5_FILE, "PROMPT_TUNING_T5_VOCAB", 100)),
         Family("mt5", "mt5_", SentencePieces("mt5", MT5_FILE, "PROMPT_TUNING_MT5_VOCAB", 0)),
         Family("byt5", "byt5_", Bytes()),
-        Family(
-            "pocket",
-            "pocket_",
-            SentencePieces("pocket", POCKET_FILE, "PROMPT_TUNING_POCKET_VOCAB", 100),
-        ),
     )
 }
 
-# The families that read any text; the pocket vocabulary is for PocketGLUE alone.
-PUBLIC_FAMILIES = tuple(family for family in FAMILIES.values() if family.name != "pocket")
+# The families that SuperGLUE's and GLUE's tasks are registered for.
+PUBLIC_FAMILIES = tuple(FAMILIES.values())
+
+
+def register_family(family: Family) -> None:
+    """Adds a vocabulary, for models and tasks of their own."""
+    FAMILIES.setdefault(family.name, family)
 
 
 def family(name: str) -> Family:
@@ -230,7 +228,7 @@ def get(name: str, file: str | os.PathLike | None = None) -> Vocabulary:
     """Returns a new vocabulary of a family.
 
     Args:
-      name: 't5', 'mt5', 'byt5' or 'pocket'.
+      name: 't5', 'mt5', 'byt5' or the name of a registered family.
       file: a sentencepiece model; None is the environment variable's, else the official one.
 
     Raises:

@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from prompt_tuning.data import metrics, objectives, registry, vocabularies
+from prompt_tuning.data import metrics, objectives, registry
 from prompt_tuning.data.postprocessors import as_text
 from prompt_tuning.data.tensorflow_import import seqio, tf
 from prompt_tuning.pocket import corpus as pocket_text
+from prompt_tuning.pocket import vocabulary
 
 TASKS = ("pocket_corpus_span_corruption", "pocket_corpus_prefix_lm")
 FIRST_VALIDATION_DOCUMENT = 1_000_000_000  # The documents of train are counted from 0.
@@ -83,7 +84,7 @@ class PocketCorpus:
 
 def make(corpus: PocketCorpus = PocketCorpus()) -> dict[str, seqio.Task]:
     """Makes the two tasks, by name."""
-    family = vocabularies.family("pocket")
+    family = vocabulary.FAMILY
     features = family.output_features
     source = seqio.FunctionDataSource(
         functools.partial(_documents, corpus=corpus), splits=("train", "validation")

@@ -25,9 +25,9 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 
 from prompt_tuning.data import glue as glue_tasks
-from prompt_tuning.data import super_glue, vocabularies
+from prompt_tuning.data import super_glue
 from prompt_tuning.data.tensorflow_import import tfds
-from prompt_tuning.pocket import glue
+from prompt_tuning.pocket import glue, vocabulary
 
 VERSION = "1.0.0"
 SAMPLED_ROWS = 8  # Of each split; by these, data on disk is known to be of this generator.
@@ -299,7 +299,7 @@ def _move(made: pathlib.Path, final: pathlib.Path) -> None:
 
 def register() -> None:
     """Registers every PocketGLUE task; once is enough, twice does no harm."""
-    family = vocabularies.family("pocket")
+    family = vocabulary.FAMILY
     for taskless, examples in itertools.product((False, True), (False, True)):
         kind = {"taskless": taskless, "examples": examples}
         for benchmark in BENCHMARKS.values():

@@ -5,12 +5,14 @@ What only runs a model needs `register_models`, which is quick. What reads a tas
 """
 
 from prompt_tuning.checkpoints import checkpoint
+from prompt_tuning.data import vocabularies
 from prompt_tuning.inference import frozen
-from prompt_tuning.pocket import models, repeats
+from prompt_tuning.pocket import models, repeats, vocabulary
 
 
 def register_models() -> None:
-    """Registers the names of the pocket models and the random parameters they start from."""
+    """Registers the names of the pocket models, their vocabulary and their initial parameters."""
+    vocabularies.register_family(vocabulary.FAMILY)
     checkpoint.register_names("pocket", is_name=models.is_name, find=models.find)
     frozen.register_random(repeats.RANDOM_REPEATS, repeats.start_from_repeats)
 

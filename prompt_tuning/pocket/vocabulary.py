@@ -6,10 +6,19 @@ in the file; they are appended on loading, as for T5's own (`data/vocabularies.p
 
 import io
 import os
+from pathlib import Path
 
 import sentencepiece
 
+from prompt_tuning.data import vocabularies
 from prompt_tuning.pocket import corpus
+
+FILE = str(Path(__file__).resolve().parent.parent / "assets" / "pocket_vocabulary.model")
+FAMILY = vocabularies.Family(
+    "pocket",
+    prefix="pocket_",
+    standard=vocabularies.SentencePieces("pocket", FILE, "PROMPT_TUNING_POCKET_VOCAB", 100),
+)
 
 PIECES = 1308  # plus 100 sentinels: the 1,408 rows of the models' embeddings
 DOCUMENTS = 100_000

@@ -7,6 +7,9 @@ import pytest
 import seqio
 
 from prompt_tuning.data import registry, super_glue, tasks, vocabularies
+from prompt_tuning.pocket import register, vocabulary
+
+register.register_models()
 
 
 @pytest.mark.parametrize(
@@ -110,7 +113,7 @@ LIKE_T5 = str(pathlib.Path(__file__).parent / "strangers" / "like_t5.model")
 def test_a_vocabulary_file_belongs_to_one_task_alone():
     """Two runs in one process, each with its own file, in any order."""
     small = tasks.get("super_glue_cb_v102", vocabulary_file=LIKE_T5)
-    pocket = tasks.get("super_glue_cb_v102", vocabulary_file=vocabularies.POCKET_FILE)
+    pocket = tasks.get("super_glue_cb_v102", vocabulary_file=vocabulary.FILE)
     assert small.vocabulary.encode("yes") == [7]
     assert pocket.vocabulary.encode("yes") == vocabularies.get("pocket").encode("yes") != [7]
     assert small.vocabulary.encode("yes") == [7]

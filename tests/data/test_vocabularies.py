@@ -7,6 +7,9 @@ import sentencepiece
 from seqio import SentencePieceVocabulary
 
 from prompt_tuning.data import seqio_vocabularies, vocabularies
+from prompt_tuning.pocket import register
+
+register.register_models()
 
 TEXTS = (
     "",

@@ -5,7 +5,7 @@ import pytest
 from prompt_tuning.data import vocabularies
 from prompt_tuning.pocket import corpus, corpus_tasks, vocabulary, words
 
-ASSET = vocabularies.get("pocket").official_file
+ASSET = vocabulary.FILE
 
 
 def test_a_hundred_sentinels_follow_the_pieces():
