@@ -50,7 +50,7 @@ def load_model(
 
 def load_prompt(path: str) -> files.PromptFile:
     """Loads a prompt, .safetensors or .npy; see `prompts/files.py`."""
-    return files.load(path)
+    return files.read_prompt(path)
 
 
 def load_run(gin_files: str | os.PathLike | Sequence[str], **macros: object) -> Run:

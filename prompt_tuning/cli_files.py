@@ -91,7 +91,7 @@ def _print_nearest_pieces(options) -> None:
     from prompt_tuning.model.transformer import EMBEDDING_PATH
     from prompt_tuning.prompts import files, show
 
-    prompt = files.load(options.path).prompt
+    prompt = files.read_prompt(options.path).prompt
     pieces = vocabularies.get(options.vocabulary, options.vocabulary_file).pieces()
     table = checkpoint.read_variable(options.checkpoint, EMBEDDING_PATH)
     found = show.nearest(prompt, table[: len(pieces)], options.count)
@@ -103,7 +103,7 @@ def _print_nearest_pieces(options) -> None:
 def _prompt_export(options) -> None:
     from prompt_tuning.prompts import files, peft
 
-    prompt = files.load(options.path)
+    prompt = files.read_prompt(options.path)
     folder = peft.export(prompt, options.folder, base_model=options.base_model)
     print(f"written to {folder}")
 
@@ -131,7 +131,7 @@ def _checkpoint_recreate(options) -> None:
     from prompt_tuning.checkpoints import checkpoint
     from prompt_tuning.prompts import files
 
-    prompt = files.load(options.prompt).prompt
+    prompt = files.read_prompt(options.prompt).prompt
     print(checkpoint.recreate(options.checkpoint, prompt, options.output, options.step))
 
 

@@ -23,6 +23,9 @@ import gin
 from prompt_tuning import config_checks, config_files, config_values
 from prompt_tuning.config_files import Reference, Statement, roots
 from prompt_tuning.config_values import Names, Settings, Thing
+from prompt_tuning.methods import of_run
+from prompt_tuning.methods.model_tuning import model_tuning
+from prompt_tuning.methods.prompt_tuning import prompt_tuning
 from prompt_tuning.model import decoding
 from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.pocket import register
@@ -38,6 +41,8 @@ CONFIGURABLES = (
     decoding.Greedy,
     decoding.Sample,
     decoding.BeamSearch,
+    prompt_tuning,
+    model_tuning,
     initializers.from_random_uniform,
     initializers.from_sampled_vocabulary,
     initializers.from_class_labels,
@@ -51,7 +56,7 @@ CONFIGURABLES = (
     schedules.rsqrt_decay,
 )
 # Filled in here, never by a configuration.
-HIDDEN = ("Run.config_text", "Run.local_tasks")
+HIDDEN = ("Run.config_text", "Run.local_tasks", "Run.resolved")
 
 register.register_models()
 
@@ -116,7 +121,8 @@ def _load(configuration: config_files.Configuration) -> Run:
 
     @functools.cache
     def up_to(level: int) -> tuple[Settings, list[Thing], config_values.Reached]:
-        settings = Settings([one for one in statements if one.level <= level], names)
+        so_far = [one for one in statements if one.level <= level]
+        settings = Settings(_without_overridden(so_far, names), names)
         local = _local_tasks(settings)
         return settings, local, config_values.reach(settings, [names.find("Run"), *local])
 
@@ -138,18 +144,38 @@ def _load(configuration: config_files.Configuration) -> Run:
 
 
 def _with_initializer(statements: Sequence[Statement], names: Names) -> list[Statement]:
-    """Writes out the default of Run.prompt_initializer where a prompt is added to a tuned model.
+    """Writes out the default initialiser of a prompt, so that its own settings count.
 
-    gin/methods/model_tuning.gin sets none; with Run.prompt_length=10 the settings of
-    from_class_labels count.
+    `prompt_tuning` has one, and so has a run that adds a prompt to another method:
+    gin/methods/model_tuning.gin with Run.prompt_length=10.
     """
-    default = Reference("", Run.prompt_initializer.__name__, is_call=False)
-    first = Statement(
-        "Run", config_files.PART_LEVEL, True, "", "Run", "prompt_initializer", default
+    default = Reference("", initializers.from_class_labels.__name__, is_call=False)
+    settings = Settings(statements, names)
+    run = settings.of(names.find("Run"), "")
+    method, length = run.get("method"), run.get("prompt_length")
+    has_prompt = method is None if length is None else settings.literal(length.value) is not None
+    adds_prompt = has_prompt and not (
+        method is not None and _refers_to(method.value, prompt_tuning, names)
     )
-    length = Settings(statements, names).of(names.find("Run"), "").get("prompt_length")
-    has_prompt = length is None or Settings(statements, names).literal(length.value) is not None
-    return [first] * has_prompt + [*statements]
+    defaults = [("prompt_tuning", "initializer")]
+    defaults += [("Run", "prompt_initializer")] * adds_prompt
+    return [
+        Statement(owner, config_files.PART_LEVEL, True, "", owner, key, default)
+        for owner, key in defaults
+    ] + [*statements]
+
+
+def _without_overridden(statements: Sequence[Statement], names: Names) -> list[Statement]:
+    """Drops the settings of prompt_tuning that a field of Run replaces, see `methods/of_run.py`."""
+    places = {names.place(one)[1:] for one in statements}
+    replaced = {
+        ("prompt_tuning", key) for field, key in of_run.FIELDS.items() if ("Run", field) in places
+    }
+    return [one for one in statements if names.place(one)[1:] not in replaced]
+
+
+def _refers_to(value: Any, function: Callable[..., Any], names: Names) -> bool:
+    return isinstance(value, Reference) and names.find(value.name).function is function
 
 
 def _local_tasks(settings: Settings) -> list[Thing]:

@@ -15,11 +15,13 @@ from typing import Any
 import optax
 
 from prompt_tuning import paths
+from prompt_tuning.methods import of_run
+from prompt_tuning.methods.method import Method
 from prompt_tuning.model.decoding import Greedy, Strategy
 from prompt_tuning.model.losses import NORMALIZING_FACTORS
 from prompt_tuning.model.sizes import DTYPES, T5Config
 from prompt_tuning.prompts.initializers import from_class_labels
-from prompt_tuning.prompts.prompt import POSITIONS, PROMPT_PATH
+from prompt_tuning.prompts.prompt import POSITIONS
 
 RANDOM_WEIGHTS = "random"
 PATHS = (  # fields that hold one, local or gs://
@@ -32,6 +34,7 @@ PATHS = (  # fields that hold one, local or gs://
     "eval_output_dir",
     "infer_output_dir",
 )
+AS_METHOD: Any = "as Run.method says"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,15 +55,18 @@ class Run:
       vocabulary_file: a sentencepiece model on disk [VOCABULARY_FILE]; None is the
         public one.
       model_dir: the folder that everything is written to [MODEL_DIR].
-      prompt_length: P [PROMPT_LENGTH]; None for a model without a prompt.
-      prompt_initializer: see `prompts/initializers.py`.
-      prompt_position: 'prefix' or 'suffix'.
-      prompt_file: the prompt to evaluate, or to start from [PROMPT_FILE]; None is
-        the run's own best.
+      method: what trains, where it attaches and how it starts, see `methods/`; None is
+        prompt tuning, or model tuning with `prompt_length` None.
+      prompt_length, prompt_initializer, prompt_position: P [PROMPT_LENGTH], where the prompt
+        starts, and 'prefix' or 'suffix'. They are settings of `prompt_tuning` and repeat what it
+        says; set here they change it. A length of None takes the prompt away.
+      trainable: patterns of the parameters that train, whole paths; () is all that the
+        method adds. Set here it changes the method.
+      prompt_file: the file of what was tuned to evaluate [PROMPT_FILE]; None is the run's own
+        best.
       embedding_file: a .npy table [V, H] that initialisers use instead of the
         model's own [EMBEDDING_FILE].
       allow_other_model: use a prompt although it was made for other parameters.
-      trainable: patterns of the parameters that train; whole paths.
       optimizer: makes the optimizer.
       weight_decay_rate: share of what trains that every step takes off, as in T5X not
         multiplied by the learning rate. (AdamW has a weight decay of its own besides.)
@@ -86,6 +92,8 @@ class Run:
       local_tasks: tasks that the configuration itself describes, such as a `TableTask`, see
         `tasks.get`.
       config_text: the resolved configuration, kept beside what the run writes.
+      resolved: what `method` and the four fields that repeat its settings were resolved to;
+        `dataclasses.replace` hands it on, so that the changed ones are known.
 
     Raises:
       ValueError: a field is of the wrong kind or out of its range.
@@ -103,14 +111,15 @@ class Run:
 
     model_dir: str
 
-    prompt_length: int | None = 100
-    prompt_initializer: Callable[..., Any] = from_class_labels
-    prompt_position: str = "prefix"
+    method: Method | None = None
+    prompt_length: int | None = AS_METHOD
+    prompt_initializer: Callable[..., Any] = AS_METHOD
+    prompt_position: str = AS_METHOD
+    trainable: tuple[str, ...] = AS_METHOD
     prompt_file: str | None = None
     embedding_file: str | None = None
     allow_other_model: bool = False
 
-    trainable: tuple[str, ...] = (PROMPT_PATH,)
     optimizer: Callable[[], optax.GradientTransformation]
     weight_decay_rate: float = 0.0
     train_steps: int = 30_000
@@ -133,11 +142,13 @@ class Run:
     infer_output_dir: str | None = None
     local_tasks: tuple[Any, ...] = ()
     config_text: str = dataclasses.field(default="", repr=False)
+    resolved: dict[str, Any] | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self):
-        object.__setattr__(self, "trainable", _patterns(self.trainable))
         expected = "the dimensions of a model, such as @T5Config()"
         _require("model", self.model, expected, lambda x: isinstance(x, T5Config))
+        _check_method(self)
+        _resolve_method(self)
         for name in ("initial_checkpoint_path", "task", "model_dir", "eval_split"):
             _require(name, getattr(self, name), "some text", _is_text)
         for name in (
@@ -154,7 +165,7 @@ class Run:
             _expand(self, name)
         for name in ("train_steps", "batch_size", "eval_period", "eval_batch_size", "num_decodes"):
             _require(name, getattr(self, name), "a whole number, 1 or more", _is_count)
-        for name in ("prompt_length", "eval_examples", "early_stopping"):
+        for name in ("eval_examples", "early_stopping"):
             value = getattr(self, name)
             _require(name, value, "a whole number, 1 or more, or None", _is_count, optional=True)
         _check_checkpoint_steps(self)
@@ -172,10 +183,6 @@ class Run:
         expected = f"a number above 0, None or one of {[*NORMALIZING_FACTORS]}"
         _require("loss_normalizing_factor", factor, expected, _is_factor, optional=True)
         _require("param_dtype", self.param_dtype, f"one of {[*DTYPES]}", DTYPES.__contains__)
-        position = self.prompt_position
-        _require("prompt_position", position, f"one of {POSITIONS}", POSITIONS.__contains__)
-        expected = "a function (rng, shape), such as @from_class_labels without parentheses"
-        _require("prompt_initializer", self.prompt_initializer, expected, callable)
         expected = "a function that makes an optimizer, such as @adafactor without parentheses"
         _require("optimizer", self.optimizer, expected, callable)
         for name in ("eval_rank", "allow_other_model"):
@@ -185,8 +192,8 @@ class Run:
 
     @property
     def trains_model(self) -> bool:
-        """Whether anything but the prompt trains."""
-        return self.trainable != (PROMPT_PATH,)
+        """Whether patterns name what trains, which may be parameters of the model."""
+        return bool(self.method.trainable)
 
 
 def _expand(run: Run, name: str) -> None:
@@ -228,12 +235,51 @@ def _is_factor(value: Any) -> bool:
     return not isinstance(value, bool) and 0 < value < math.inf
 
 
-def _patterns(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple) or not value or not all(map(_is_text, value)):
-        raise ValueError(
-            f"Run.trainable must be a list of patterns, such as ['.*/mlp/.*']; got {value!r}."
-        )
-    return tuple(value)
+def _given(run: Run) -> dict[str, Any]:
+    """The fields that change the method: those that were set, and not only handed on."""
+    before = run.resolved or {}
+    return {
+        name: getattr(run, name)
+        for name in (*of_run.FIELDS, "trainable")
+        if getattr(run, name) != before.get(name, AS_METHOD)
+    }
+
+
+def _check_method(run: Run) -> None:
+    given = _given(run)
+    checks = {
+        "prompt_length": ("a whole number, 1 or more, or None", _is_length),
+        "prompt_position": (f"one of {POSITIONS}", POSITIONS.__contains__),
+        "prompt_initializer": (
+            "a function (rng, shape), such as @from_class_labels without parentheses",
+            callable,
+        ),
+        "trainable": ("a list of patterns, such as ['.*/mlp/.*']", _is_patterns),
+    }
+    for name, value in given.items():
+        _require(name, value, *checks[name])
+    expected = "a method, such as @prompt_tuning() with parentheses"
+    _require("method", run.method, expected, lambda x: isinstance(x, Method), optional=True)
+
+
+def _is_length(value: Any) -> bool:
+    return value is None or _is_count(value)
+
+
+def _is_patterns(value: Any) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(map(_is_text, value))
+
+
+def _resolve_method(run: Run) -> None:
+    """Makes `method` what the run trains, and the fields that repeat its settings agree."""
+    names = (*of_run.FIELDS, "trainable")
+    known = {name: getattr(run, name) for name in names if getattr(run, name) != AS_METHOD}
+    method = of_run.resolve(run.method, _given(run), known)
+    defaults = {"prompt_initializer": from_class_labels, "prompt_position": "prefix"}
+    resolved = {"method": method, **defaults, **known, **of_run.fields(method)}
+    for name, value in resolved.items():
+        object.__setattr__(run, name, value)
+    object.__setattr__(run, "resolved", resolved)
 
 
 def _check_checkpoint_steps(run: Run) -> None:

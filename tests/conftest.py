@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 from pathlib import Path
 
@@ -39,6 +40,14 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("PROMPT_TUNING_TEST_DATA does not name a folder with the real data")
     return Path(folder)
+
+
+@pytest.fixture
+def ctrl_c():
+    """SIGINT raises KeyboardInterrupt, as at a terminal; background processes ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

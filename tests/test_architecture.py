@@ -137,6 +137,21 @@ def test_every_public_name_is_there():
     assert all(callable(getattr(prompt_tuning, name)) for name in prompt_tuning.__all__)
 
 
+def test_the_path_of_the_prompt_has_one_home():
+    knowing = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if "PROMPT_PATH" in path.read_text() or "encoder/prompt" in _without_doctests(path)
+    }
+    assert knowing == {"prompts/prompt.py", "methods/prompt_tuning.py"}
+
+
+def _without_doctests(path):
+    tree = ast.parse(path.read_text())
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    return "\n".join(text for text in texts if isinstance(text, str) and "\n" not in text)
+
+
 def test_gin_is_not_a_package():
     """With an __init__.py there, `import gin` would find it instead of gin-config."""
     assert not list((PACKAGE.parent / "gin").rglob("*.py"))

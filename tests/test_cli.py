@@ -207,7 +207,7 @@ def test_prompt_of_another_model_and_the_flag_that_lets_it_through(capsys, train
     folder, bindings = trained
     other = [*bindings, "INITIAL_CHECKPOINT_PATH=random:1", f"EVAL_OUTPUT_DIR={tmp_path}"]
     error = refused(capsys, arguments("eval", *other))
-    made_for = files.load(folder / "prompts" / "best").metadata
+    made_for = files.read_prompt(folder / "prompts" / "best").metadata
     assert f"{made_for.model} with fingerprint {made_for.model_fingerprint}" in error
     assert "--allow_other_model" in error
     assert main(arguments("eval", *other, extra=["--allow_other_model"])) == 0
@@ -261,7 +261,7 @@ def test_your_own_table_trains_and_infers(capsys, tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
     assert main(table_arguments(path, "TableTask.vocabulary=byt5")) == 0
-    assert files.load(tmp_path / "run" / "prompts" / "best").metadata.task == "from_file"
+    assert files.read_prompt(tmp_path / "run" / "prompts" / "best").metadata.task == "from_file"
     shown = "first example of from_file train\n  inputs   text: it is good\n  targets  good\n"
     assert shown in capsys.readouterr().out
 

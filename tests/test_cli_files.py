@@ -121,9 +121,9 @@ def test_a_prompt_goes_to_peft_and_returns(tmp_path, capsys):
         f"written to {tmp_path}/new/q.safetensors",
         f"written to {tmp_path}/new/q.npy",
     ]
-    returned = files.load(tmp_path / "new" / "q")
+    returned = files.read_prompt(tmp_path / "new" / "q")
     np.testing.assert_array_equal(returned.prompt, prompt)
-    assert returned.metadata == files.load(tmp_path / "p").metadata
+    assert returned.metadata == files.read_prompt(tmp_path / "p").metadata
     error = refused(capsys, "prompt", "import", f"{tmp_path}/adapter", f"{tmp_path}/new/q.npy")
     assert "q.safetensors' exists already" in error
 
@@ -155,7 +155,7 @@ def test_an_imported_prompt_trains_further(model, parity, tmp_path, capsys):
     ]
     parts = [f"--gin_file={part}" for part in PARTS]
     assert main(["train", *parts, *(f"--gin.{binding}" for binding in bindings)]) == 0
-    trained = files.load(tmp_path / "run" / "prompts" / "step_000002")
+    trained = files.read_prompt(tmp_path / "run" / "prompts" / "step_000002")
     moved = np.abs(trained.prompt - theirs[:6])
     assert 1e-4 < moved.max() < 1.0  # two steps of Adafactor at 0.3 from where peft left off
     assert trained.metadata.model == "tiny_byt5"

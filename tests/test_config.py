@@ -15,7 +15,6 @@ from prompt_tuning.data import tables
 from prompt_tuning.inference import loading
 from prompt_tuning.macros import MACROS
 from prompt_tuning.model.decoding import Greedy
-from prompt_tuning.prompts.prompt import PROMPT_PATH
 from prompt_tuning.run import Run
 from prompt_tuning.sweeps import grid
 
@@ -68,7 +67,7 @@ def test_parts_make_a_run_with_the_papers_defaults():
     assert (run.prompt_length, run.train_steps, run.batch_size) == (100, 30_000, 32)
     assert (run.model.dropout_rate, run.eval_period, run.seed) == (0.1, 1_000, 0)
     assert (run.z_loss, run.label_smoothing, run.loss_normalizing_factor) == (1e-4, 0.0, None)
-    assert run.trainable == (PROMPT_PATH,)
+    assert (run.method.kind, run.trainable) == ("prompt_tuning", ())
     assert run.decoding == Greedy()
     assert run.prompt_initializer.func.__name__ == "from_class_labels"
 
@@ -230,6 +229,7 @@ FIELDS = {
     "data_dir": "'d'",
     "vocabulary_file": "'v'",
     "model_dir": "'m'",
+    "method": "@model_tuning()",
     "prompt_length": "3",
     "prompt_initializer": "@from_random_uniform",
     "prompt_position": "'suffix'",
@@ -262,7 +262,7 @@ ALSO = {"optimizer": ["sgd.learning_rate=0.5"], "checkpoint_steps": ["Run.traina
 
 def test_every_field_is_tried():
     fields = {field.name for field in dataclasses.fields(Run)}
-    assert set(FIELDS) == fields - {"config_text", "local_tasks"}
+    assert set(FIELDS) == fields - {"config_text", "local_tasks", "resolved"}
 
 
 @pytest.mark.parametrize("field", FIELDS)

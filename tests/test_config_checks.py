@@ -104,7 +104,8 @@ def test_a_setting_that_nothing_uses_is_refused_by_name(binding, owner):
         PARTS,
         [*REQUIRED, binding],
         f"^{name} is set on the command line, but nothing in this configuration uses {owner}. "
-        "In use are Greedy, adafactor, from_class_labels, from_sampled_vocabulary. Remove",
+        "In use are Greedy, adafactor, from_class_labels, from_sampled_vocabulary, prompt_tuning. "
+        "Remove",
     )
 
 
@@ -202,7 +203,7 @@ def test_a_later_file_may_use_what_an_earlier_one_sets(tmp_path):
         (["Run.model=@T5Config"], r"such as @T5Config\(\); got @T5Config without parentheses"),
         (["T5Config.emb_dim='512'"], "T5Config.emb_dim must be a whole number; got '512'"),
         (["T5Config.logits_via_embedding='no'"], "must be True or False; got 'no'"),
-        (["PROMPT_LENGTH=100.0"], r"prompt_length \(set by PROMPT_LENGTH\) must be .*; got 100.0"),
+        (["PROMPT_LENGTH=100.0"], r"length \(set by PROMPT_LENGTH\) must be a whole .*; got 100.0"),
         (["PROMPT_INITIALIZER=@from_class_labels()"], "write @from_class_labels if the function"),
         (["PROMPT_INITIALIZER=@from_embedded_string"], r"from_embedded_string\(rng, shape\): "
          ".*'text'.* is set in the configuration, as from_embedded_string.NAME = VALUE"),

@@ -183,7 +183,7 @@ def test_our_adapter_in_peft(kind, tokens, tmp_path):
     prompt = np.random.default_rng(1).normal(size=(PROMPT_LENGTH, 24)).astype(np.float32)
     files.save(tmp_path / "p", prompt, files.PromptMetadata("m", "f", PROMPT_LENGTH, 24))
     base = str(tmp_path / "model")
-    folder = peft.export(files.load(tmp_path / "p"), tmp_path / "adapter", base_model=base)
+    folder = peft.export(files.read_prompt(tmp_path / "p"), tmp_path / "adapter", base_model=base)
 
     prompted = peft_library.PeftModel.from_pretrained(model, folder).eval()
     ours = our_logits(config, flat, tokens, prompt)

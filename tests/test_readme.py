@@ -29,7 +29,7 @@ def commands(text):
 
 def test_the_python_example_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (code,) = blocks("python")
+    (code,) = re.findall(r"```python\n(.*?)```", section("In Python"), re.DOTALL)
     names = {}
     exec(code, names)
     assert names["trained"].step == 2

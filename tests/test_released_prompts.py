@@ -35,7 +35,7 @@ def test_only_the_checkpoint_is_missing(real_data, tmp_path):
     assert (len(examples), examples.cut["inputs"]) == (277, 0)
     with pytest.raises(ValueError, match=r"There is no checkpoint '.*base'"):
         evaluate.evaluate_run(run)
-    prompt = files.load(settings["PROMPT_FILE"])
+    prompt = files.read_prompt(settings["PROMPT_FILE"])
     files.check_fits(
         prompt, width=run.model.emb_dim, model_name=run.model.name, fingerprint=lambda: ""
     )

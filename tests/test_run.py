@@ -7,10 +7,23 @@ import re
 import pytest
 import tiny_runs
 
+from prompt_tuning.methods.method import Method
+from prompt_tuning.methods.model_tuning import model_tuning
+from prompt_tuning.methods.prompt_tuning import prompt_tuning
 from prompt_tuning.model.decoding import Greedy
 from prompt_tuning.prompts.initializers import from_class_labels
 from prompt_tuning.prompts.prompt import PROMPT_PATH
 from prompt_tuning.run import MACRO_OF_FIELD, Run
+from prompt_tuning.training.optimizers import adafactor
+
+REQUIRED = {
+    "model": tiny_runs.MODEL,
+    "initial_checkpoint_path": "random",
+    "task": "generated_sentiment",
+    "task_feature_lengths": {"inputs": 48, "targets": 8},
+    "model_dir": "/nowhere",
+    "optimizer": adafactor,
+}
 
 
 def make_run(**changes):
@@ -20,16 +33,18 @@ def make_run(**changes):
 def test_the_defaults_are_the_papers():
     """Lester et al. 2021, section 3."""
     default = {field.name: field.default for field in dataclasses.fields(Run)}
-    assert default["prompt_length"] == 100
     assert default["train_steps"] == 30_000
     assert default["batch_size"] == 32
     assert default["eval_period"] == 1_000
-    assert default["trainable"] == (PROMPT_PATH,)
-    assert default["prompt_initializer"] is from_class_labels
     assert (default["z_loss"], default["label_smoothing"]) == (1e-4, 0.0)
     assert default["loss_normalizing_factor"] is None
     assert default["early_stopping"] is None
     assert default["decoding"] == Greedy()
+    run = Run(**REQUIRED)
+    assert (run.method.kind, run.prompt_length, run.prompt_position, run.trainable) == (
+        "prompt_tuning", 100, "prefix", (),
+    )  # fmt: skip
+    assert run.prompt_initializer is from_class_labels
 
 
 REFUSED = [
@@ -70,6 +85,7 @@ REFUSED = [
     ("param_dtype", ["float32"], "got ['float32']"),
     ("prompt_position", "infix", "Run.prompt_position must be one of ('prefix', 'suffix')"),
     ("prompt_initializer", "random", "@from_class_labels without parentheses; got 'random'"),
+    ("method", "prompt_tuning", "Run.method must be a method, such as @prompt_tuning()"),
     ("optimizer", None, "such as @adafactor without parentheses; got None"),
     ("decoding", "greedy", "must be a strategy, such as @Greedy() with parentheses; got 'greedy'"),
     ("trainable", ".*", "Run.trainable must be a list of patterns, such as ['.*/mlp/.*']"),
@@ -94,7 +110,55 @@ def test_what_can_work_is_accepted():
 
 def test_a_run_knows_what_it_trains():
     assert not make_run().trains_model
+    assert not make_run(trainable=[PROMPT_PATH]).trains_model  # as configurations write it
     assert make_run(trainable=(".*",)).trains_model
+
+
+OWN = Method(kind="own", settings={"length": 7})
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "length", "trainable"),
+    [
+        ({}, "prompt_tuning", 100, ()),
+        ({"prompt_length": 5, "trainable": [PROMPT_PATH]}, "prompt_tuning", 5, ()),
+        ({"prompt_length": None, "trainable": [".*"]}, "model_tuning", None, (".*",)),
+        ({"prompt_length": None}, "model_tuning", None, ()),
+        ({"method": prompt_tuning(3)}, "prompt_tuning", 3, ()),
+        ({"method": prompt_tuning(3), "prompt_length": 5}, "prompt_tuning", 5, ()),
+        ({"method": prompt_tuning(3), "prompt_length": None}, "model_tuning", None, ()),
+        ({"method": prompt_tuning(3), "trainable": [".*"]}, "prompt_tuning", 3, (".*",)),
+        ({"method": model_tuning()}, "model_tuning", None, (".*",)),
+        ({"method": model_tuning(), "trainable": ["a"]}, "model_tuning", None, ("a",)),
+        ({"method": model_tuning(), "prompt_length": 5}, "prompt_tuning", 5, (".*",)),
+        ({"method": OWN}, "own", None, ()),
+        ({"method": OWN, "trainable": ["a"]}, "own", None, ("a",)),
+    ],
+)
+def test_the_older_fields_change_the_method(given, kind, length, trainable):
+    run = Run(**REQUIRED, **given)
+    assert (run.method.kind, run.prompt_length) == (kind, length)
+    assert run.trainable == run.method.trainable == trainable
+    again = dataclasses.replace(run, seed=1)
+    assert again.method is run.method
+
+
+def test_a_replaced_field_changes_what_was_resolved_before():
+    run = make_run(prompt_position="suffix")
+    without = dataclasses.replace(run, prompt_length=None)
+    assert (without.method.kind, without.trains_model) == ("model_tuning", False)
+    again = dataclasses.replace(without, prompt_length=6)
+    assert again.method.settings == {
+        "length": 6, "initializer": run.prompt_initializer, "position": "suffix",
+    }  # fmt: skip
+    own = dataclasses.replace(run, method=OWN)
+    assert (own.method, own.prompt_length) == (OWN, None)
+    assert dataclasses.replace(own, method=prompt_tuning(9)).prompt_length == 9
+
+
+def test_a_field_that_the_method_does_not_have_is_refused():
+    with pytest.raises(ValueError, match="Run.prompt_length is a setting of prompt_tuning, and R"):
+        Run(**REQUIRED, method=OWN, prompt_length=5)
 
 
 def test_every_macro_sets_a_field():

@@ -96,7 +96,7 @@ def read_metrics(model_dir: Path | str) -> list[dict[str, Any]]:
 
 def prompt_bytes(model_dir: Path | str, name: str) -> bytes:
     """The values of a saved prompt, to be compared bit for bit."""
-    return files.load(Path(model_dir) / "prompts" / name).prompt.tobytes()
+    return files.read_prompt(Path(model_dir) / "prompts" / name).prompt.tobytes()
 
 
 class Done(NamedTuple):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import struct, traverse_util
 from t5x import optimizers
 
-from prompt_tuning.prompts.prompt import PROMPT_PATH
+from prompt_tuning.methods import prompt_tuning
 
 
 @struct.dataclass
@@ -45,7 +45,7 @@ def prompt_only(*, optimizer: optimizers.OptimizerDef) -> optimizers.MultiOptimi
     """
 
     def is_prompt(path: str, _) -> bool:
-        return path.strip("/") == PROMPT_PATH
+        return prompt_tuning.is_prompt(path)
 
     def is_frozen(path: str, leaf) -> bool:
         return not is_prompt(path, leaf)

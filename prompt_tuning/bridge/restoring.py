@@ -11,7 +11,7 @@ from typing import Any
 from t5x import state_utils
 
 from prompt_tuning.checkpoints import leaves
-from prompt_tuning.prompts.prompt import PROMPT_PATH
+from prompt_tuning.methods import prompt_tuning
 
 
 def all_but_the_prompt(
@@ -49,4 +49,5 @@ def all_but_the_prompt(
 
 def _parameters(state: Mapping[str, Any]) -> set[str]:
     paths = {path for path in state_utils.flatten_state_dict(state) if path.startswith("target/")}
-    return {path.removeprefix("target/") for path in paths} - {PROMPT_PATH}
+    names = {path.removeprefix("target/") for path in paths}
+    return {name for name in names if not prompt_tuning.is_prompt(name)}

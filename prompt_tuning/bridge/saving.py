@@ -17,9 +17,9 @@ from jax.experimental import multihost_utils
 from t5x import gin_utils
 
 from prompt_tuning import folders, paths, trees
+from prompt_tuning.methods import prompt_tuning
 from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.prompts import files
-from prompt_tuning.prompts.prompt import PROMPT_PATH
 
 SaveTransformation = Callable[[Mapping[str, Any], Any], tuple[Mapping[str, Any], Any]]
 
@@ -35,12 +35,11 @@ def prompt_files(*, model_dir: str, config: T5Config, task: str) -> SaveTransfor
     fingerprint: list[str] = []  # of the frozen model, which every save shares
 
     def write(state: Mapping[str, Any], parameter_infos: Any) -> tuple[Mapping[str, Any], Any]:
-        params = trees.flatten(state["target"])
-        prompt = params.pop(PROMPT_PATH)
+        prompt, params = prompt_tuning.split_prompt(trees.flatten(state["target"]))
         if not fingerprint:
             fingerprint.append(trees.fingerprint(_OnHost(params)))
         if jax.process_index() == 0:
-            array = _OnHost({PROMPT_PATH: prompt})[PROMPT_PATH].astype(np.float32)
+            array = _OnHost({"prompt": prompt})["prompt"].astype(np.float32)
             metadata = files.PromptMetadata(
                 model=config.name,
                 model_fingerprint=fingerprint[0],
@@ -75,4 +74,4 @@ def _write(model_dir: str, prompt: np.ndarray, metadata: files.PromptMetadata) -
     paths.make_folder(official)
     npy = next(path for path in written if path.endswith(".npy"))
     content = paths.read_bytes(npy)
-    folders.replace_file(os.path.join(official, PROMPT_PATH.replace("/", ".")), content)
+    folders.replace_file(os.path.join(official, prompt_tuning.official_name()), content)

@@ -17,10 +17,11 @@ import numpy as np
 from prompt_tuning import trees
 from prompt_tuning.checkpoints import checkpoint
 from prompt_tuning.data import labels
+from prompt_tuning.methods import prompt_tuning
 from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.model.transformer import EMBEDDING_PATH
 from prompt_tuning.prompts import files, initializers
-from prompt_tuning.prompts.prompt import PROMPT_PATH, Initializer
+from prompt_tuning.prompts.prompt import Initializer
 from prompt_tuning.shapes import Array, Float
 from prompt_tuning.training import setup
 
@@ -82,7 +83,7 @@ def given_prompt(
     @functools.cache  # T5X asks twice
     def check() -> None:
         files.check_fits(
-            files.load(path),
+            files.read_prompt(path),
             width=config.emb_dim,
             model_name=config.name,
             fingerprint=lambda: _fingerprint(checkpoint_path),
@@ -97,7 +98,7 @@ def given_prompt(
 
 
 def _fingerprint(checkpoint_path: str) -> str:
-    names = checkpoint.variables(checkpoint_path).keys() - {PROMPT_PATH}
+    _, names = prompt_tuning.split_prompt(checkpoint.variables(checkpoint_path))
     return trees.fingerprint(
         {name: checkpoint.read_variable(checkpoint_path, name) for name in names}
     )

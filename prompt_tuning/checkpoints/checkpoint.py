@@ -1,6 +1,6 @@
 """Reads pretrained parameters from any supported format, strictly.
 
-    load(path, expected) -> {'token_embedder/embedding': array, ...}
+    load_model(path, expected) -> {'token_embedder/embedding': array, ...}
 
 Every parameter that the model expects is loaded, or is declared new (the prompt), or the run
 stops and names it; so it does for a parameter that the model does not have. Optimizer states
@@ -32,9 +32,9 @@ from prompt_tuning.checkpoints import (
 )
 from prompt_tuning.checkpoints import leaves as leaves_lib
 from prompt_tuning.checkpoints.leaves import Leaf
+from prompt_tuning.methods import prompt_tuning
 from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.model.transformer import EMBEDDING_PATH
-from prompt_tuning.prompts.prompt import PROMPT_PATH
 
 _READERS: dict[str, ModuleType] = {
     "T5X": t5x_native,
@@ -127,13 +127,13 @@ def read_variable(path: str | os.PathLike, name: str) -> np.ndarray:
     return found[name].read()
 
 
-def load(
+def load_model(
     path: str | os.PathLike,
     expected: Mapping[str, Any],
     *,
     model: T5Config | None = None,
     dtype: str = "float32",
-    new: Iterable[str] = (PROMPT_PATH,),
+    new: Iterable[str] = (),
     ignore: Iterable[str] = (),
 ) -> trees.FlatTree:
     """Reads the parameters that a model expects, each or an error.
@@ -196,10 +196,11 @@ def recreate(
         prompt already.
     """
     folder, found = _leaves(frozen_path)
-    if PROMPT_PATH in found:
+    held, _ = prompt_tuning.split_prompt(found)
+    if held is not None:
         raise ValueError(
-            f"{folder!r} holds a prompt already ({PROMPT_PATH}, shape "
-            f"{list(found[PROMPT_PATH].shape)}). Take the checkpoint of the frozen model alone."
+            f"{folder!r} holds a prompt already, of shape {list(held.shape)}. Take the checkpoint "
+            "of the frozen model alone."
         )
     width = found[EMBEDDING_PATH].shape[-1] if EMBEDDING_PATH in found else None
     if np.ndim(prompt) != 2 or np.shape(prompt)[1] != width:
@@ -207,7 +208,7 @@ def recreate(
             f"The prompt has shape {list(np.shape(prompt))}; the model in {folder!r} takes [P, "
             f"{width}]. Take the checkpoint that the prompt was trained with."
         )
-    return t5x_native.write(out_dir, trees.merge(found, {PROMPT_PATH: prompt}), step)
+    return t5x_native.write(out_dir, trees.merge(found, prompt_tuning.as_params(prompt)), step)
 
 
 def leaves(path: str | os.PathLike) -> dict[str, Leaf]:
@@ -340,6 +341,6 @@ def _advice(unexpected: list[str]) -> str:
             "This checkpoint stacks its layers (T5X's scan_layers); only one array for each layer "
             "can be read. Save it with T5X without scan_layers."
         )
-    if unexpected == [PROMPT_PATH]:
+    if unexpected and all(map(prompt_tuning.is_prompt, unexpected)):
         return "It holds a prompt: ignore it by name, or load a checkpoint of the model alone."
     return "Choose the model (its gin file) that the checkpoint was made for, or its checkpoint."

@@ -18,8 +18,8 @@ from prompt_tuning.checkpoints import (
     t5x_orbax,
 )
 from prompt_tuning.checkpoints.leaves import Leaf
+from prompt_tuning.methods import prompt_tuning
 from prompt_tuning.model.sizes import T5Config
-from prompt_tuning.prompts.prompt import PROMPT_PATH
 
 FORMATS = ("t5x", "orbax", "hf")
 _FUNCTION = ("mlp_activations", "logits_via_embedding")
@@ -45,7 +45,7 @@ class Comparison(NamedTuple):
         same = f"{self.equal} parameters are equal"
         if not self.different:
             return f"no difference: {same}"
-        if self.different == {PROMPT_PATH}:
+        if all(map(prompt_tuning.is_prompt, self.different)):
             return f"only the prompt differs: {same}"
         return f"{len(self.different)} parameters differ, {same}"
 
@@ -84,10 +84,10 @@ def convert(
         raise ValueError(f"The format must be one of {', '.join(FORMATS)}; got {kind!r}.")
     target = paths.local(target, "The converted checkpoint")
     found = checkpoint.leaves(source)
-    if drop_prompt and PROMPT_PATH not in found:
-        raise ValueError(f"{source!r} holds no prompt to drop ({PROMPT_PATH}).")
     if drop_prompt:
-        del found[PROMPT_PATH]
+        prompt, found = prompt_tuning.split_prompt(found)
+        if prompt is None:
+            raise ValueError(f"{source!r} holds no prompt to drop.")
     if kind == "hf":
         return hugging_face.write(target, found, _model_of(source, found, model, known_models))
     folder, step = _place(source, target, step)
@@ -140,9 +140,10 @@ def _model_of(
     source: str, found: dict[str, Leaf], model: T5Config | None, known_models: Iterable[T5Config]
 ) -> T5Config:
     """The model that config.json describes."""
-    if PROMPT_PATH in found:
+    prompt = [path for path in found if prompt_tuning.is_prompt(path)]
+    if prompt:
         raise ValueError(
-            f"{source!r} holds a prompt ({PROMPT_PATH}), for which Hugging Face's T5 has no place. "
+            f"{source!r} holds a prompt ({prompt[0]}), for which Hugging Face's T5 has no place. "
             f"Pass --drop_prompt to leave it out; `prompt-tuning prompt export` makes a peft "
             f"adapter of a prompt file."
         )

@@ -1,16 +1,17 @@
-"""Notices SIGTERM, with which a machine says that it is about to be taken away.
+"""Notices the signals that ask a run to save and stop: SIGTERM and Ctrl-C.
 
-Two ways, for two situations:
+SIGTERM announces that a machine is about to be taken away. Two ways, for two situations:
 
 - One process (`jax.distributed` was never started): a plain signal handler sets a flag.
   It needs no port and no service, works offline, and any number of runs may start at
   once on one machine.
 - Several processes: all must save at the same step, whichever of them was told. JAX's
   preemption service, which `jax.distributed.initialize` starts and Orbax asks, spreads
-  the notice and agrees on that step.
+  the notice of SIGTERM and agrees on that step. Ctrl-C ends such a run without saving.
 """
 
 import logging
+import os
 import signal
 import threading
 from types import FrameType
@@ -21,16 +22,19 @@ from jax.experimental import multihost_utils
 _logger = logging.getLogger(__name__)
 
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
 class Preemption:
     """Whether this run was told to stop; listens from its making until `close`.
 
-    The first SIGTERM is noted. A second one does what it did before, which as a rule is
-    to end the process.
+    The first signal is noted. A second one does what it did before, which as a rule is
+    to end the process. A signal that is ignored (Ctrl-C in a background process) stays ignored.
     """
 
     def __init__(self):
-        self._told = False
-        self._previous = None
+        self._told: int | None = None
+        self._previous = {}
         self._agrees_with_others = jax.distributed.is_initialized()
         if self._agrees_with_others:
             return
@@ -41,25 +45,30 @@ class Preemption:
                 threading.current_thread().name,
             )
             return
-        self._previous = signal.signal(signal.SIGTERM, self._note)
+        heard = [each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+        self._previous = {each: signal.signal(each, self._note) for each in heard}
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
-        self._told = True
+        self._told = signum
         self.close()
+        if signum == signal.SIGINT:  # `print` may be what was interrupted
+            os.write(2, b"\nCtrl-C: saving after this step; press it again to stop at once\n")
 
-    def reached(self, step: int) -> bool:
-        """Whether to save now and stop; to be asked after every step.
+    def reached(self, step: int) -> int | None:
+        """The signal after which to save now and stop, or None; to be asked after every step.
 
         Args:
           step: the step just done. With several processes it must be the same
             sequence in each.
         """
         if self._agrees_with_others:
-            return multihost_utils.reached_preemption_sync_point(step)
+            told = multihost_utils.reached_preemption_sync_point(step)
+            return signal.SIGTERM if told else None
         return self._told
 
     def close(self) -> None:
-        """Hands SIGTERM back to whoever had it before."""
-        if self._previous is not None:
-            signal.signal(signal.SIGTERM, self._previous)
-            self._previous = None
+        """Hands the signals back to whoever had them before."""
+        for each, handler in self._previous.items():
+            if handler is not None:  # not installed from Python
+                signal.signal(each, handler)
+        self._previous = {}

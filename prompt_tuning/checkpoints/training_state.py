@@ -12,15 +12,22 @@ leaves complete states only:
     DIRECTORY/1000/                          the best one by dev score
     DIRECTORY/3000.orbax-checkpoint-tmp-0/   cut short; the next run removes it
 
-A state that was complete and cannot be read any more (a broken disk, an edited file)
-stops the run with the name of its folder and what to do. Going on from an older one
-without a word is not done: nobody would learn that the disk loses data.
+A state counts as saved when it was read back, see `StateStore.wait`. One that was complete and
+cannot be read any more (a broken disk, an edited file) stops the run with the name of its folder
+and what to do; an older one is never taken silently.
+
+Orbax passes its folder to glob, so that a name such as `run[1]` would not match itself. Such a
+folder is handed to it through a symbolic link, see `_literal`.
 """
 
+import contextlib
+import glob
 import logging
 import math
 import os
-from typing import Any
+import tempfile
+import zlib
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -29,7 +36,16 @@ import orbax.checkpoint as ocp
 from prompt_tuning.checkpoints.preemption import Preemption
 
 _ITEM = "state"
+_READ_BACK_BYTES = 64 * 2**20  # of larger states only the description is read back
 _logger = logging.getLogger(__name__)
+
+
+class _Saved(NamedTuple):
+    """What a leaf was when it was saved; the checksum of a large state is not made."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    crc: int | None
 
 
 class StateStore:
@@ -40,7 +56,7 @@ class StateStore:
     """
 
     def __init__(self, directory: str | os.PathLike, *, newest: int = 2, read_only: bool = False):
-        """Opens the folder, and from then on notices SIGTERM (see `reached_preemption`).
+        """Opens the folder, and listens for signals from then on, see `reached_preemption`.
 
         Args:
           directory: is made if it does not exist.
@@ -62,8 +78,10 @@ class StateStore:
                 f"folder into which the training run saves."
             )
         self.directory = directory
+        self._unverified: tuple[int, dict[str, _Saved]] | None = None
+        self._links = contextlib.ExitStack()
         self._manager = ocp.CheckpointManager(
-            directory,
+            _literal(directory, self._links, create=not read_only),
             item_handlers={_ITEM: ocp.StandardCheckpointHandler()},
             options=_options(newest=newest, read_only=read_only),
         )
@@ -94,8 +112,7 @@ class StateStore:
         """Starts to save a state and returns; the writing goes on beside the training.
 
         The values are copied before this returns, so the caller may donate or
-        overwrite its arrays. A failure of the writing raises at the next `save`, `wait`
-        or `close`.
+        overwrite its arrays. A failure of the writing raises at the next `save` or `wait`.
 
         Args:
           step: the step just done. A step that is saved already is left as it is.
@@ -120,6 +137,7 @@ class StateStore:
                 f"it cannot be given {score} any more. Evaluate first, then save."
             )
         state = {name: _to_save(leaf) for name, leaf in _named_leaves(tree).items()}
+        self._verify()
         self._manager.save(
             step,
             args=ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(state)}),
@@ -127,6 +145,8 @@ class StateStore:
             force=True,
         )
         self._scores[step] = score
+        if not any(map(_is_shared, state.values())):  # no process alone could compare it
+            self._unverified = step, _described(state)
         return True
 
     def restore_newest(self, template: Any) -> tuple[int, Any] | None:
@@ -158,40 +178,80 @@ class StateStore:
                 f"{self.directory!r} holds no state of step {step}, only of {self.steps()}."
             )
         expected = _named_leaves(template)
+        self._check_fits(step, self._description(step), expected)
+        read = self._read(step, expected)
+        leaves = [_as_kind_of(leaf, read[name]) for name, leaf in expected.items()]
+        return jax.tree.unflatten(jax.tree.structure(template), leaves)
+
+    def _description(self, step: int) -> dict[str, Any]:
+        """The shape and dtype of every leaf of a saved state, by name."""
         try:
             saved = self._manager.item_metadata(step)[_ITEM].tree
         except Exception as error:
             raise self._unreadable(step, error) from error
         if saved is None:
             raise self._unreadable(step, "its description is missing")
-        self._check_fits(step, saved, expected)
+        return saved
+
+    def _read(self, step: int, expected: dict[str, Any]) -> dict[str, Any]:
+        """The leaves of a saved state, by name."""
         abstract = {name: _to_restore(leaf) for name, leaf in expected.items()}
         try:
-            read = self._manager.restore(
+            return self._manager.restore(
                 step, args=ocp.args.Composite(**{_ITEM: ocp.args.StandardRestore(abstract)})
             )[_ITEM]
         except Exception as error:
             raise self._unreadable(step, error) from error
-        leaves = [_as_kind_of(leaf, read[name]) for name, leaf in expected.items()]
-        return jax.tree.unflatten(jax.tree.structure(template), leaves)
 
-    def reached_preemption(self, step: int) -> bool:
-        """Whether SIGTERM came: then save this step, `wait`, and exit with code 42.
+    def reached_preemption(self, step: int) -> int | None:
+        """The signal, SIGTERM or SIGINT (Ctrl-C), after which to save this step and exit.
 
         To be asked after every step, by every process.
         """
         return self._writer().reached(step)
 
     def wait(self) -> None:
-        """Returns when no save is going on any more; raises what a save ran into."""
-        self._manager.wait_until_finished()
-        self._manager.check_for_errors()
+        """Returns when no save is going on any more and the last one was read back.
+
+        Raises:
+          ValueError: it cannot be read back, or differs; and what a save ran into.
+        """
+        self._verify()
 
     def close(self) -> None:
         """Finishes saving and hands SIGTERM back."""
         if self._preemption is not None:
             self._preemption.close()
         self._manager.close()
+        self._links.close()
+
+    def _verify(self) -> None:
+        """Reads back the state that was saved last."""
+        self._manager.wait_until_finished()
+        self._manager.check_for_errors()
+        if self._unverified is None:
+            return
+        step, state = self._unverified
+        self._unverified = None
+        if step not in self.steps():
+            raise self._not_saved(step, "it is not listed")
+        self._check_fits(step, self._description(step), state)
+        if any(leaf.crc is None for leaf in state.values()):
+            return
+        read = self._read(step, state)
+        differs = [
+            name
+            for name, leaf in state.items()
+            if leaf.crc != zlib.crc32(np.asarray(read[name]).tobytes())
+        ]
+        if differs:
+            raise self._not_saved(step, f"{differs[0]} is not what was saved")
+
+    def _not_saved(self, step: int, reason: str) -> ValueError:
+        return ValueError(
+            f"The training state of step {step} was written to {self.directory!r} but cannot be "
+            f"read back: {reason}. Check the disk and the file system, then run again."
+        )
 
     def _writer(self) -> Preemption:
         if self._preemption is None:
@@ -233,6 +293,19 @@ class StateStore:
         )
 
 
+def _literal(directory: str, links: contextlib.ExitStack, create: bool) -> str:
+    """A path to the same folder that is no glob pattern, until `links` is closed."""
+    is_literal = glob.escape(directory) == directory and "\\" not in directory
+    if "://" in directory or is_literal:
+        return directory
+    if create:
+        os.makedirs(directory, exist_ok=True)
+    folder = links.enter_context(tempfile.TemporaryDirectory(prefix="prompt-tuning-"))
+    link = os.path.join(folder, "state")
+    os.symlink(directory, link)
+    return link
+
+
 def _options(*, newest: int, read_only: bool) -> ocp.CheckpointManagerOptions:
     kept = ocp.checkpoint_managers.AnyPreservationPolicy(
         [
@@ -270,11 +343,23 @@ def _usable_score(step: int, dev_score: float | None) -> float | None:
 
 
 def _named_leaves(tree: Any) -> dict[str, Any]:
-    """Every leaf under a readable name, `opt_state/0/v/encoder/prompt/prompt/prompt`."""
+    """Every leaf under a readable name, `trainable/encoder/scale`."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     named = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
     assert len(named) == len(leaves), "two leaves of the state share a name"
     return named
+
+
+def _described(state: dict[str, np.ndarray]) -> dict[str, _Saved]:
+    is_small = sum(leaf.nbytes for leaf in state.values()) <= _READ_BACK_BYTES
+    crcs = {name: zlib.crc32(leaf.tobytes()) if is_small else None for name, leaf in state.items()}
+    return {name: _Saved(leaf.shape, leaf.dtype, crcs[name]) for name, leaf in state.items()}
+
+
+def _described(state: dict[str, np.ndarray]) -> dict[str, _Saved]:
+    is_small = sum(leaf.nbytes for leaf in state.values()) <= _READ_BACK_BYTES
+    crcs = {name: zlib.crc32(leaf.tobytes()) if is_small else None for name, leaf in state.items()}
+    return {name: _Saved(leaf.shape, leaf.dtype, crcs[name]) for name, leaf in state.items()}
 
 
 def _is_shared(leaf: Any) -> bool:

@@ -1,10 +1,10 @@
 """A frozen T5 ready for work: its dimensions, its parameters and its vocabulary.
 
     t5 = FrozenT5(config, load_parameters(config, 'gs://.../checkpoint_1100000'), vocabulary)
-    t5.generate(['hypothesis: ... premise: ...'], prompt=files.load('runs/cb/prompts/best'))
+    t5.generate(['hypothesis: ... premise: ...'], prompt=files.read_prompt('runs/cb/prompts/best'))
 
-The same object serves training, evaluation and inference; a prompt is handed to it,
-never built into it, so one model in memory serves any number of prompts.
+The same object serves training, evaluation and inference; a prompt, or what another method
+added, is an argument, so one model in memory serves any number of them.
 """
 
 import dataclasses
@@ -17,12 +17,14 @@ import numpy as np
 
 from prompt_tuning import trees
 from prompt_tuning.checkpoints import checkpoint
+from prompt_tuning.data import labels
+from prompt_tuning.methods import prompt_tuning
+from prompt_tuning.methods.method import Frozen
 from prompt_tuning.model import decoding
 from prompt_tuning.model.hooks import Hooks
 from prompt_tuning.model.sizes import DTYPES, T5Config
-from prompt_tuning.model.transformer import Transformer
+from prompt_tuning.model.transformer import EMBEDDING_PATH, Transformer
 from prompt_tuning.prompts import files
-from prompt_tuning.prompts.prompt import PROMPT_PATH, soft_prompt_hooks
 from prompt_tuning.run import RANDOM_WEIGHTS
 from prompt_tuning.shapes import Array, Float
 
@@ -50,12 +52,10 @@ class Prediction(NamedTuple):
     score: float  # log-probability in nats; with the brevity penalty for beams
 
 
-@functools.cache
-def transformer(config: T5Config, prompt_length: int | None, position: str) -> Transformer:
-    """Makes the T5 with or without a prompt; the same arguments give the same object."""
-    if prompt_length is None:
-        return Transformer(config)
-    return Transformer(config, soft_prompt_hooks(length=prompt_length, position=position))
+@functools.lru_cache(maxsize=64)
+def transformer(config: T5Config, hooks: Hooks = Hooks()) -> Transformer:
+    """Makes the T5 with what is attached to it; the same arguments give the same object."""
+    return Transformer(config, hooks)
 
 
 def parameter_shapes(config: T5Config, hooks: Hooks = Hooks()) -> dict[str, tuple[int, ...]]:
@@ -85,11 +85,11 @@ def load_parameters(config: T5Config, path: str, *, dtype: str = "float32") -> t
     """
     name, _, seed = path.partition(":")
     if name not in _RANDOM:
-        arrays = checkpoint.load(path, parameter_shapes(config), model=config, dtype=dtype)
+        arrays = checkpoint.load_model(path, parameter_shapes(config), model=config, dtype=dtype)
         return {name: jax.numpy.asarray(arrays.pop(name)) for name in list(arrays)}
     if seed and not seed.isdecimal():
         raise ValueError(f"Random weights are asked for as 'random' or 'random:7'; got {path!r}.")
-    params = trees.flatten(_draw(transformer(config, None, ""), jax.random.key(int(seed or 0))))
+    params = trees.flatten(_draw(transformer(config), jax.random.key(int(seed or 0))))
     params = _RANDOM[name](params, config)
     return {name: leaf.astype(DTYPES[dtype]) for name, leaf in params.items()}
 
@@ -133,8 +133,22 @@ class FrozenT5:
         """Names the parameters, see `trees.fingerprint`."""
         return trees.fingerprint(self.params)
 
-    def check_fits(self, prompt: files.PromptFile, allow_other_model: bool = False) -> None:
-        """Refuses a prompt of another width, or one made for other parameters.
+    def start(self, embeddings: Float[Array, "V H"] | None = None) -> Frozen:
+        """What a method's initial values are made from.
+
+        Args:
+          embeddings: a table to use instead of the model's own.
+        """
+        table = self.params[EMBEDDING_PATH] if embeddings is None else embeddings
+        return Frozen(self.config, table, labels.tokenizer(self.vocabulary))
+
+    def check_fits(
+        self,
+        prompt: files.PromptFile,
+        allow_other_model: bool = False,
+        position: str | None = None,
+    ) -> None:
+        """Refuses a prompt of another width or position, or one made for other parameters.
 
         Raises:
           ValueError: says which model the prompt was made for.
@@ -144,39 +158,64 @@ class FrozenT5:
             width=self.config.emb_dim,
             model_name=self.config.name,
             fingerprint=lambda: self.fingerprint,
+            position=position,
             allow_other_model=allow_other_model,
         )
 
-    def with_prompt(
-        self, prompt: files.PromptFile | Float[Array, "P H"] | None, position: str = "prefix"
+    def with_hooks(
+        self, hooks: Hooks, arrays: trees.FlatTree
     ) -> tuple[Transformer, dict[str, Any]]:
-        """Puts a prompt in front; None gives the model as it is.
+        """Attaches what a method added.
+
+        Args:
+          hooks: of the method.
+          arrays: the parameters that they add, by path.
 
         Returns:
           What `model/decoding.py` takes: a model and its nested parameters.
+        """
+        added = {path: jax.numpy.asarray(array) for path, array in arrays.items()}
+        return transformer(self.config, hooks), trees.unflatten(trees.merge(self.params, added))
+
+    def with_prompt(
+        self,
+        prompt: files.PromptFile | Float[Array, "P H"] | None,
+        position: str | None = None,
+    ) -> tuple[Transformer, dict[str, Any]]:
+        """Attaches a plain prompt; None gives the model as it is.
+
+        Args:
+          prompt: as read from a file, or an array.
+          position: 'prefix' or 'suffix'; None is where the file says that it was trained, or
+            'prefix'.
+
+        Returns:
+          See `with_hooks`.
 
         Raises:
-          ValueError: the prompt is of another width, or was made for other parameters.
+          ValueError: the prompt is of another width, or was made for other parameters or another
+            position.
         """
         if prompt is None:
-            return transformer(self.config, None, position), trees.unflatten(self.params)
+            return self.with_hooks(Hooks(), {})
         if isinstance(prompt, files.PromptFile):
-            self.check_fits(prompt)
+            self.check_fits(prompt, position=position)
+            position = position or (prompt.metadata and prompt.metadata.position)
             prompt = prompt.prompt
         if prompt.ndim != 2 or prompt.shape[1] != self.config.emb_dim:
             raise ValueError(
                 f"{self.config.name} needs a prompt of shape (P, {self.config.emb_dim}); got "
                 f"{tuple(prompt.shape)}."
             )
-        params = trees.merge(self.params, {PROMPT_PATH: jax.numpy.asarray(prompt)})
-        return transformer(self.config, len(prompt), position), trees.unflatten(params)
+        hooks = prompt_tuning.hooks(len(prompt), position or "prefix")
+        return self.with_hooks(hooks, prompt_tuning.as_params(prompt))
 
     def generate(
         self,
         texts: Sequence[str],
         *,
         prompt: Any = None,
-        position: str = "prefix",
+        position: str | None = None,
         strategy: decoding.Strategy = decoding.Greedy(),
         num_decodes: int = 1,
         max_decode_length: int = 32,
@@ -211,7 +250,7 @@ class FrozenT5:
         labels: Sequence[str],
         *,
         prompt: Any = None,
-        position: str = "prefix",
+        position: str | None = None,
         max_input_length: int = 512,
     ) -> Float[np.ndarray, "B C"]:
         """Scores each label string after each text: log p(label | text) in nats.

@@ -12,9 +12,10 @@ from prompt_tuning import paths, trees
 from prompt_tuning.data import tables, tasks
 from prompt_tuning.data.registry import TextMixture, TextTask
 from prompt_tuning.inference.frozen import FrozenT5, load_parameters, parameter_shapes
+from prompt_tuning.methods import prompt_tuning, tuned_file
+from prompt_tuning.methods.method import Method, added_shapes
 from prompt_tuning.model.transformer import Transformer
 from prompt_tuning.prompts import files
-from prompt_tuning.prompts.prompt import PROMPT_PATH
 from prompt_tuning.run import Run
 
 
@@ -60,17 +61,28 @@ def load_t5(run: Run, task: TextTask | TextMixture) -> FrozenT5:
     return FrozenT5(run.model, params, task.vocabulary)
 
 
-def find_prompt(run: Run, t5: FrozenT5) -> files.PromptFile | None:
-    """Loads the prompt that a run evaluates: PROMPT_FILE, or the best of its model_dir.
+class Added(NamedTuple):
+    """What a method added to a model, as read from its file.
 
-    Returns:
-      The prompt, or None for a run without one.
+    Attributes:
+      method: with the length that a plain prompt has in the file.
+      arrays: by path.
+      path: of the file, None for a method that adds nothing.
+    """
+
+    method: Method
+    arrays: trees.FlatTree
+    path: str | None
+
+
+def read_added(run: Run, t5: FrozenT5) -> Added:
+    """Reads what the method of a run added: PROMPT_FILE, or the best of its model_dir.
 
     Raises:
-      ValueError: there is none, it cannot be read, or it does not fit the model.
+      ValueError: there is none, it cannot be read, or it is of another method or model.
     """
-    if run.prompt_length is None:
-        return None
+    if not added_shapes(run.model, run.method.hooks):
+        return Added(run.method, {}, None)
     path = run.prompt_file
     if path is None:
         path = f"{run.model_dir}/prompts/best"
@@ -79,9 +91,15 @@ def find_prompt(run: Run, t5: FrozenT5) -> files.PromptFile | None:
                 f"There is no trained prompt in {run.model_dir}. Train first, or name a prompt "
                 "with --gin.PROMPT_FILE=..."
             )
-    prompt = files.load(path)
-    t5.check_fits(prompt, run.allow_other_model)
-    return prompt
+    return Added(
+        *tuned_file.read(
+            path,
+            run.method,
+            run.model,
+            lambda: t5.fingerprint,
+            allow_other_model=run.allow_other_model,
+        )
+    )
 
 
 class LoadedModel(NamedTuple):
@@ -89,7 +107,7 @@ class LoadedModel(NamedTuple):
 
     Attributes:
       t5: the T5, tuned or not.
-      model, params: that T5 with the run's prompt, as `model/decoding.py` takes them.
+      model, params: that T5 with what the run's method added, as `model/decoding.py` takes them.
       what: a few words that say what was loaded from where.
     """
 
@@ -100,41 +118,42 @@ class LoadedModel(NamedTuple):
 
 
 def load_trained(run: Run, task: TextTask | TextMixture) -> LoadedModel:
-    """Loads what a run trained: its prompt, its tuned model, or both.
+    """Loads what a run trained: what its method added, its tuned model, or both.
 
     Args:
-      run: names the prompt, or the folder to look into.
+      run: names the file of what was added, or the folder to look into.
       task: the run's task, see `prepare_task`.
 
     Raises:
       ValueError: what the run trains is not there, or does not fit.
     """
     tuned = _tuned_folder(run)
-    array, names, t5 = None, [], None
-    if tuned is None or run.prompt_length is not None:
+    added, names, t5 = Added(run.method, {}, None), [], None
+    if tuned is None or added_shapes(run.model, run.method.hooks):
         t5 = load_t5(run, task)
-        prompt = find_prompt(run, t5)  # checks that it was made for this model
-        if prompt is not None:
-            array = prompt.prompt
-            names.append(f"prompt {prompt.path}")
+        added = read_added(run, t5)  # checks that it was made for this model
+    if added.path is not None:
+        kind = run.method.kind
+        names.append(f"{'prompt' if kind == prompt_tuning.KIND else kind} {added.path}")
     if tuned is not None:
         del t5  # one model in memory is enough
         t5 = load_t5(dataclasses.replace(run, initial_checkpoint_path=tuned), task)
         names.append(f"tuned model {tuned}")
     what = " and ".join(names) or f"untuned model {run.initial_checkpoint_path}"
-    return LoadedModel(t5, *t5.with_prompt(array, run.prompt_position), what)
+    return LoadedModel(t5, *t5.with_hooks(added.method.hooks, added.arrays), what)
 
 
 def _tuned_folder(run: Run) -> str | None:
-    """Where the best tuned model of a run lies; None if the run tunes a prompt alone.
+    """Where the best tuned model of a run lies; None if no parameter of the model trains.
 
     Raises:
       ValueError: it is not there, or a pattern matches no parameter.
     """
-    if not run.trains_model:
+    if not run.method.trainable:
         return None
-    names = [*parameter_shapes(run.model)] + [PROMPT_PATH] * (run.prompt_length is not None)
-    if trees.match(names, run.trainable) == [PROMPT_PATH]:
+    own = parameter_shapes(run.model)
+    names = [*own, *added_shapes(run.model, run.method.hooks)]
+    if own.keys().isdisjoint(trees.match(names, run.method.trainable)):
         return None
     folder = os.path.join(run.model_dir, "best")
     if not paths.is_folder(folder):

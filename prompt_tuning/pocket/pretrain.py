@@ -318,7 +318,7 @@ def _export(
 
 def _measure(params: trees.FlatTree, probes: list[Probe]) -> dict[str, float]:
     nested = trees.unflatten(params)
-    model = transformer(probes[0].run.model, None, "prefix")
+    model = transformer(probes[0].run.model)
     return {
         probe.name: evaluate.measure_all(model, nested, probe.sets, probe.run).score
         for probe in probes

@@ -1,21 +1,20 @@
-"""Prompt files: a trained prompt by itself, small and safe to open.
+"""Files of what was tuned: arrays by path, small and safe to open.
 
-    NAME.safetensors   the tensor `prompt` [P, H], and in the header who made it and how
-    NAME.npy           the same array, for other tools
+    NAME.safetensors   the arrays, and in the header who made them, for which model and how
+    NAME.npy           only beside a plain prompt: the same array [P, H], for other tools
 
-The official code writes such an array as `encoder.prompt.prompt.prompt`, without a suffix.
+A plain prompt is one tensor called `prompt`, the name that every file so far has and that other
+tools look for; what another method added to a model has the paths of its parameters as names.
+The official code writes a prompt as a .npy file without suffix, `encoder.prompt.prompt.prompt`.
 
-Neither can carry code: nothing here is ever pickled or unpickled. A `.npy` says nothing
+Neither format can carry code: nothing here is ever pickled or unpickled. A `.npy` says nothing
 about the model it was made for, so the safetensors file is the one to hand on.
 """
 
 import dataclasses
-import datetime
-import importlib.metadata
 import io
-import json
 import os
-import platform
+import tokenize
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,64 +23,49 @@ import safetensors
 import safetensors.numpy
 
 from prompt_tuning import folders, paths
+from prompt_tuning.prompts import metadata as metadata_lib
+from prompt_tuning.prompts.metadata import (
+    PLAIN,
+    PromptMetadata,
+    header,
+    library_versions,
+    read_header,
+)
 from prompt_tuning.shapes import Float
+
+__all__ = ["PromptMetadata", "header", "library_versions", "read_header"]
 
 SUFFIXES = (".safetensors", ".npy")
 
 _TENSOR = "prompt"
-_PACKAGES = ("prompt_tuning", "jax", "jaxlib", "flax", "optax", "numpy")
-
-
-@dataclasses.dataclass(frozen=True)
-class PromptMetadata:
-    """Where a prompt comes from.
-
-    Attributes:
-      model: name of the frozen model, 't5_1_1_small'.
-      model_fingerprint: of the frozen model's parameters, see `trees.fingerprint`; empty
-        where another tool made the prompt and nobody took it.
-      length: P, the number of vectors.
-      width: H, the model's width.
-      task: the task or mixture it was trained on.
-      step: training steps done.
-      dev_metrics: the dev metrics at that step, by name; empty if none were measured.
-      config: the run's resolved gin configuration, as text.
-      versions: of the libraries, by package name.
-      created: date and time in UTC, ISO 8601.
-    """
-
-    model: str
-    model_fingerprint: str
-    length: int
-    width: int
-    task: str = ""
-    step: int = 0
-    dev_metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    config: str = ""
-    versions: Mapping[str, str] = dataclasses.field(default_factory=lambda: library_versions())
-    created: str = dataclasses.field(
-        default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    )
+_NPY_ERRORS = (
+    ValueError,
+    EOFError,
+    OSError,
+    TypeError,
+    SyntaxError,
+    MemoryError,
+    OverflowError,
+    tokenize.TokenError,
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class PromptFile:
-    """A prompt as read from a file; `metadata` is None where the file has none."""
+    """A plain prompt as read from a file; `metadata` is None where the file has none."""
 
     path: str
     prompt: Float[np.ndarray, "P H"]
     metadata: PromptMetadata | None
 
 
-def library_versions() -> dict[str, str]:
-    """The installed versions of what a prompt's values depend on."""
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
+@dataclasses.dataclass(frozen=True)
+class TunedFile:
+    """What was read from a file, of whatever method; a plain prompt is called 'prompt'."""
+
+    path: str
+    arrays: dict[str, np.ndarray]
+    metadata: PromptMetadata | None
 
 
 def save(path: str | os.PathLike, prompt: Any, metadata: PromptMetadata) -> tuple[str, str]:
@@ -115,6 +99,27 @@ def save(path: str | os.PathLike, prompt: Any, metadata: PromptMetadata) -> tupl
     return name + ".safetensors", name + ".npy"
 
 
+def save_arrays(
+    path: str | os.PathLike, arrays: Mapping[str, Any], metadata: PromptMetadata
+) -> str:
+    """Writes NAME.safetensors, whole or not at all.
+
+    Args:
+      path: NAME, with or without suffix. Its folder is made.
+      arrays: by the paths of their parameters; are written as float32.
+      metadata: their origin.
+
+    Returns:
+      The path.
+    """
+    name = _without_suffix(path)
+    tensors = {key: np.ascontiguousarray(array, np.float32) for key, array in arrays.items()}
+    paths.make_folder(os.path.dirname(paths.absolute(name)))
+    content = safetensors.numpy.save(tensors, metadata=header(metadata))
+    folders.replace_file(name + ".safetensors", content)
+    return name + ".safetensors"
+
+
 def check_free(path: str | os.PathLike) -> None:
     """Refuses a NAME under which there is a prompt already.
 
@@ -126,16 +131,8 @@ def check_free(path: str | os.PathLike) -> None:
         raise ValueError(f"{file!r} exists already. Choose another name, or remove it first.")
 
 
-def header(metadata: PromptMetadata) -> dict[str, str]:
-    """Writes metadata as text, as they stand in the header of a file."""
-    return {
-        field: value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=float)
-        for field, value in _as_dict(metadata).items()
-    }
-
-
-def load(path: str | os.PathLike) -> PromptFile:
-    """Reads a prompt file.
+def read(path: str | os.PathLike) -> TunedFile:
+    """Reads a file of what was tuned, whatever the method.
 
     Args:
       path: a .safetensors or .npy file, or a name to which one of them belongs (the
@@ -143,13 +140,45 @@ def load(path: str | os.PathLike) -> PromptFile:
         no such suffix.
 
     Raises:
-      ValueError: there is no such file, it is damaged, or what it holds is no prompt: a
-        [P, H] array of finite floating numbers. Pickled arrays are refused unopened.
+      ValueError: there is no such file, it is damaged, or it holds numbers that are not finite.
+        Pickled arrays are refused unopened.
     """
     path = _find(paths.expand(path))
-    is_safetensors = path.endswith(".safetensors")
-    array, metadata = _load_safetensors(path) if is_safetensors else _load_npy(path)
-    prompt = checked(array, f"{path!r}")
+    if not path.endswith(".safetensors"):
+        return TunedFile(path, {_TENSOR: _read_npy(path)}, None)
+    arrays, metadata = _read_safetensors(path)
+    for name, array in arrays.items():
+        _check_numbers(array, f"the tensor {name!r} of {path!r}")
+    return TunedFile(path, arrays, metadata)
+
+
+def read_prompt(path: str | os.PathLike) -> PromptFile:
+    """Reads the file of a plain prompt.
+
+    Args:
+      path: see `read`.
+
+    Raises:
+      ValueError: see `read`; or it holds what another method trained, or no prompt: a [P, H]
+        array of finite floating numbers.
+    """
+    return as_prompt(read(path))
+
+
+def as_prompt(tuned: TunedFile) -> PromptFile:
+    """Takes the plain prompt out of what was read.
+
+    Raises:
+      ValueError: see `read_prompt`.
+    """
+    path, arrays, metadata = tuned.path, tuned.arrays, tuned.metadata
+    metadata_lib.check_kind(path, metadata, PLAIN)
+    if _TENSOR not in arrays:
+        raise ValueError(
+            f"{path!r} is no prompt file: expected one tensor named {_TENSOR!r}, it holds "
+            f"{', '.join(sorted(arrays)[:5]) or 'nothing'}."
+        )
+    prompt = checked(arrays[_TENSOR], f"{path!r}")
     if metadata is not None and (metadata.length, metadata.width) != prompt.shape:
         raise ValueError(
             f"{path!r} contradicts itself: its metadata tell {metadata.length} vectors of width "
@@ -164,52 +193,39 @@ def check_fits(
     width: int,
     model_name: str,
     fingerprint: Callable[[], str],
+    position: str | None = None,
     allow_other_model: bool = False,
 ) -> None:
-    """Refuses a prompt that was made for another model.
+    """Refuses a plain prompt that was made for another model or another position.
 
     A prompt without metadata (.npy) or without a fingerprint (imported from peft) can only
     be checked for its width.
 
     Args:
-      prompt_file: what `load` returned.
+      prompt_file: what `read_prompt` returned.
       width: H of the model it is to be used with.
       model_name: the name of that model.
       fingerprint: gives the fingerprint of its parameters; called only if the prompt tells one,
         since it hashes the whole model.
+      position: 'prefix' or 'suffix', where it is to be used; None is where it was trained.
       allow_other_model: accepts other parameters of the same width.
 
     Raises:
-      ValueError: another width, always; another fingerprint, unless allowed.
+      ValueError: another width or position, always; another fingerprint, unless allowed.
     """
-    made_for = _origin(prompt_file)
+    metadata, path = prompt_file.metadata, prompt_file.path
+    metadata_lib.check_kind(path, metadata, PLAIN)
     if prompt_file.prompt.shape[1] != width:
         raise ValueError(
-            f"The prompt {prompt_file.path!r} has width {prompt_file.prompt.shape[1]}, made for "
-            f"{made_for}; {model_name} has width {width}. A prompt cannot be used with a model of "
-            f"another width: choose that model, or a prompt trained with {model_name}."
+            f"The prompt {path!r} has width {prompt_file.prompt.shape[1]}, made for "
+            f"{metadata_lib.made_for(metadata)}; {model_name} has width {width}. A prompt cannot "
+            f"be used with a model of another width: choose that model, or a prompt trained with "
+            f"{model_name}."
         )
-    metadata = prompt_file.metadata
-    if metadata is None or not metadata.model_fingerprint or allow_other_model:
-        return
-    found = fingerprint()
-    if metadata.model_fingerprint == found:
-        return
-    raise ValueError(
-        f"The prompt {prompt_file.path!r} was made for {made_for}, but the model given is "
-        f"{model_name} with fingerprint {found}. A prompt works only with the very "
-        f"parameters it was trained in front of. Load that model, or pass --allow_other_model to "
-        f"use the prompt all the same."
-    )
-
-
-def _origin(prompt_file: PromptFile) -> str:
-    metadata = prompt_file.metadata
-    if metadata is None or not metadata.model:
-        return "a model that the file does not name"
-    if not metadata.model_fingerprint:
-        return metadata.model
-    return f"{metadata.model} with fingerprint {metadata.model_fingerprint}"
+    if position is not None:
+        metadata_lib.check_position(path, metadata, position)
+    if not allow_other_model:
+        metadata_lib.check_model(path, metadata, model_name=model_name, fingerprint=fingerprint)
 
 
 def _without_suffix(path: str | os.PathLike) -> str:
@@ -239,11 +255,11 @@ def _hint(path: str) -> str:
     return "A prompt file ends in .safetensors or .npy."
 
 
-def _load_npy(path: str) -> tuple[np.ndarray, None]:
+def _read_npy(path: str) -> np.ndarray:
     try:
         file = io.BytesIO(paths.read_bytes(path))
-        return np.lib.format.read_array(file, allow_pickle=False), None
-    except (ValueError, EOFError) as error:
+        return np.lib.format.read_array(file, allow_pickle=False)
+    except _NPY_ERRORS as error:  # NumPy parses the header as Python
         if "allow_pickle" in str(error) or "pickled" in str(error):
             raise ValueError(
                 f"{path!r} holds pickled Python objects, which could run code when opened; it was "
@@ -256,54 +272,20 @@ def _load_npy(path: str) -> tuple[np.ndarray, None]:
         ) from error
 
 
-def _load_safetensors(path: str) -> tuple[np.ndarray, PromptMetadata | None]:
+def _read_safetensors(path: str) -> tuple[dict[str, np.ndarray], PromptMetadata | None]:
     try:
         with (
             paths.local_copy(path) as local,
             safetensors.safe_open(local, framework="numpy") as file,
         ):
-            names, found = list(file.keys()), file.metadata()
-            array = file.get_tensor(_TENSOR) if _TENSOR in names else None
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
+            found = file.metadata()
     except (safetensors.SafetensorError, OSError, TypeError) as error:
         raise ValueError(
             f"{path!r} cannot be read as .safetensors: {error}. The file is damaged or cut short; "
             f"copy it anew."
         ) from error
-    if array is None:
-        raise ValueError(
-            f"{path!r} is no prompt file: it should hold one tensor named {_TENSOR!r}, it holds "
-            f"{', '.join(sorted(names)[:5]) or 'nothing'}."
-        )
-    return array, read_header(path, found)
-
-
-def read_header(path: str, found: Mapping[str, str] | None) -> PromptMetadata | None:
-    """Reads a header; a file of another tool has none of our names and counts as bare.
-
-    Raises:
-      ValueError: it has some of our names, but not as `header` writes them.
-    """
-    fields = {field.name: field for field in dataclasses.fields(PromptMetadata)}
-    known = {name: text for name, text in (found or {}).items() if name in fields}
-    if not known:
-        return None
-    try:
-        return PromptMetadata(
-            **{
-                name: text if fields[name].type is str else json.loads(text)
-                for name, text in known.items()
-            }
-        )
-    except (TypeError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"The metadata of {path!r} cannot be understood: {error}. They were not written by "
-            f"prompt_tuning, or were edited."
-        ) from error
-
-
-def _as_dict(metadata: PromptMetadata) -> dict[str, Any]:
-    values = {field.name: getattr(metadata, field.name) for field in dataclasses.fields(metadata)}
-    return {name: dict(v) if isinstance(v, Mapping) else v for name, v in values.items()}
+    return arrays, read_header(path, found)
 
 
 def checked(array: Any, whose: str) -> np.ndarray:
@@ -318,14 +300,19 @@ def checked(array: Any, whose: str) -> np.ndarray:
             f"A prompt is an array [P, H] of P vectors of the model's width H; {whose} has shape "
             f"{list(array.shape)}."
         )
+    _check_numbers(array, whose)
+    return array
+
+
+def _check_numbers(array: np.ndarray, whose: str) -> None:
     if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
         raise ValueError(
             f"A prompt holds floating numbers; {whose} holds {array.dtype}. Convert it to float32."
         )
     bad = np.argwhere(~np.isfinite(array.astype(np.float32)))
     if len(bad):
+        where = f"vector {bad[0][0]}, column {bad[0][1]}" if array.ndim == 2 else f"at {bad[0]}"
         raise ValueError(
             f"A prompt holds finite numbers only; {whose} has {len(bad)} that are not (first: "
-            f"vector {bad[0][0]}, column {bad[0][1]}). The training that wrote it diverged."
+            f"{where}). The training that wrote it diverged."
         )
-    return array

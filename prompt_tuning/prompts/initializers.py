@@ -211,7 +211,7 @@ def from_embedded_string(
 
 
 def from_file(rng: jax.Array, shape: tuple[int, int], *, path: str | None) -> Float[Array, "P H"]:
-    """Starts at a saved prompt, .npy or our own format; the shape must be the same.
+    """Starts at a saved prompt, .safetensors or .npy; the shape must be the same.
 
     Raises:
       ValueError: no path, the file cannot be read, or it holds a prompt of another shape.
@@ -219,7 +219,7 @@ def from_file(rng: jax.Array, shape: tuple[int, int], *, path: str | None) -> Fl
     del rng
     if path is None:
         raise ValueError("from_file needs the path of a saved prompt. Set PROMPT_FILE.")
-    prompt = files.load(path).prompt
+    prompt = files.read_prompt(path).prompt
     if prompt.shape != tuple(shape):
         raise ValueError(
             f"The prompt in {path} has shape {prompt.shape}, length by width; this run needs "

@@ -10,7 +10,6 @@ encoder's input, as here. What is written here has S = 1.
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,7 +40,7 @@ def export(
     `read` reads again and peft ignores.
 
     Args:
-      prompt_file: what `files.load` returned.
+      prompt_file: what `files.read_prompt` returned.
       folder: must not exist.
       base_model: the Hugging Face name or folder of the model that the prompt was made
         for; peft needs it only where the user names no model.
@@ -50,14 +49,14 @@ def export(
       The folder.
 
     Raises:
-      ValueError: the folder exists, or the prompt was trained behind the input, where
+      ValueError: the folder exists, or the prompt was trained as a suffix, where
         peft cannot put it.
     """
     metadata = prompt_file.metadata
-    if metadata and re.search(r"prompt_position = ['\"]suffix['\"]", metadata.config):
+    if metadata and metadata.position == "suffix":
         raise ValueError(
-            f"The prompt {prompt_file.path!r} was trained behind the input (prompt_position "
-            f"'suffix'); peft puts every prompt in front, which would be another function."
+            f"The prompt {prompt_file.path!r} was trained as a suffix of the input; peft puts "
+            f"every prompt in front, which would be another function."
         )
     prompt = np.ascontiguousarray(prompt_file.prompt, np.float32)
     header = {"format": "pt", **(files.header(metadata) if metadata else {})}
@@ -98,7 +97,11 @@ def read(folder: str | os.PathLike) -> PromptFile:
     if metadata is None:
         base = config.get("base_model_name_or_path") or ""
         metadata = PromptMetadata(
-            model=base, model_fingerprint="", length=length, width=prompt.shape[1]
+            model=base,
+            model_fingerprint="",
+            length=length,
+            width=prompt.shape[1],
+            position="prefix",
         )
     return PromptFile(folder, prompt, metadata)
 

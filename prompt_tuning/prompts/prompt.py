@@ -101,15 +101,21 @@ class JoinPrompt(nn.Module):
 
     length: int
     initializer: Initializer = uniform
+    vectors: Callable[..., nn.Module] | None = None
 
     @nn.compact
     def __call__(self, embedded: Float[Array, "B S H"], inputs: Inputs) -> Float[Array, "B S H"]:
-        prompt = Prompt(self.length, self.initializer, name="prompt")(embedded.shape[-1])
+        vectors = self.vectors or functools.partial(Prompt, self.length, self.initializer)
+        prompt = vectors(name="prompt")(embedded.shape[-1])
         return fill_places(embedded, inputs.prompt_places, prompt)
 
 
 def soft_prompt_hooks(
-    *, length: int, initializer: Initializer = uniform, position: str = "prefix"
+    *,
+    length: int,
+    initializer: Initializer = uniform,
+    position: str = "prefix",
+    vectors: Callable[..., nn.Module] | None = None,
 ) -> Hooks:
     """Makes the hooks that put a soft prompt into a T5's encoder.
 
@@ -117,6 +123,8 @@ def soft_prompt_hooks(
       length: P, in vectors; 100 in the paper.
       initializer: `(rng, (P, H)) -> [P, H]`, used only where the prompt is not given.
       position: 'prefix' (the paper) or 'suffix'.
+      vectors: `(name) -> module` that makes the prompt, `module(width) -> [P, H]`; None is a
+        parameter of that shape.
 
     Raises:
       ValueError: the length is not positive, or the position unknown.
@@ -133,6 +141,6 @@ def soft_prompt_hooks(
     return Hooks(
         reserve=functools.partial(reserve_prompt, length=length, position=position),
         encoder_input=functools.partial(
-            JoinPrompt, length=length, initializer=initializer, name="prompt"
+            JoinPrompt, length=length, initializer=initializer, vectors=vectors, name="prompt"
         ),
     )

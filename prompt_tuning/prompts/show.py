@@ -12,7 +12,7 @@ def summary(path: str) -> str:
     Raises:
       ValueError: the file cannot be read.
     """
-    found = files.load(path)
+    found = files.read_prompt(path)
     prompt = found.prompt
     norms = np.linalg.norm(prompt, axis=1)
     lines = [

@@ -21,13 +21,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from prompt_tuning import config, trees
+from prompt_tuning import config
 from prompt_tuning.data import batches, evaluation
 from prompt_tuning.inference import evaluate, loading
 from prompt_tuning.inference.frozen import parameter_shapes
+from prompt_tuning.methods.method import added_shapes, trainable_paths
 from prompt_tuning.pocket import models
 from prompt_tuning.prompts import files
-from prompt_tuning.prompts.prompt import PROMPT_PATH
 from prompt_tuning.run import Run
 from prompt_tuning.sweeps import grid
 from prompt_tuning.training import plots, progress
@@ -195,18 +195,17 @@ def _floor(run: Run) -> float:
 
 
 def count_parameters(run: Run) -> dict[str, int]:
-    """Counts what trains and what is frozen; 'model_parameters' is the T5 without a prompt."""
-    counts = {path: int(np.prod(shape)) for path, shape in parameter_shapes(run.model).items()}
-    model = sum(counts.values())
-    if run.prompt_length is not None:
-        counts[PROMPT_PATH] = run.prompt_length * run.model.emb_dim
-    measures_only = run.prompt_length is None and not run.trains_model
-    matched = [] if measures_only else trees.match(list(counts), run.trainable)
+    """Counts what trains and what is frozen; 'model_parameters' is the T5 alone."""
+    model_shapes = parameter_shapes(run.model)
+    added = added_shapes(run.model, run.method.hooks)
+    counts = {path: int(np.prod(shape)) for path, shape in (model_shapes | added).items()}
+    measures_only = not added and not run.method.trainable
+    matched = [] if measures_only else trainable_paths(run.method, counts, added)
     trainable = sum(counts[path] for path in matched)
     return {
         "trainable_parameters": trainable,
         "frozen_parameters": sum(counts.values()) - trainable,
-        "model_parameters": model,
+        "model_parameters": sum(counts[path] for path in model_shapes),
     }
 
 

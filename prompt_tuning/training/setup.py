@@ -1,4 +1,4 @@
-"""What a run needs before its first step: the initial prompt, and which parameters train."""
+"""What a run needs before its first step: initial values, and which parameters train."""
 
 from typing import NamedTuple
 
@@ -6,36 +6,38 @@ import jax
 import numpy as np
 
 from prompt_tuning import paths, trees
-from prompt_tuning.data import labels
 from prompt_tuning.inference.frozen import FrozenT5, transformer
-from prompt_tuning.model.transformer import EMBEDDING_PATH, Transformer
-from prompt_tuning.prompts import initializers
-from prompt_tuning.prompts.prompt import PROMPT_PATH
+from prompt_tuning.methods import method
+from prompt_tuning.model.transformer import Transformer
 from prompt_tuning.run import Run
 
 
 class Parameters(NamedTuple):
-    """A run's parameters, parted into what trains and what does not."""
+    """A run's parameters, split into what trains and what is frozen.
+
+    Attributes:
+      model: the T5 with the hooks of the method.
+      trainable: what trains.
+      frozen: all other parameters.
+      added: the paths of those that the method added, in either of the two.
+    """
 
     model: Transformer
     trainable: trees.FlatTree
     frozen: trees.FlatTree
+    added: frozenset[str]
 
 
-def initial_prompt(run: Run, t5: FrozenT5) -> jax.Array:
-    """Draws a run's prompt [P, H], the same for the same seed.
+def initial_values(run: Run, t5: FrozenT5) -> trees.FlatTree:
+    """Makes what a run's method adds to the model, the same for the same seed.
 
     Raises:
-      ValueError: the initialiser refuses, or makes another shape.
+      ValueError: the method or its initialiser refuses, or makes other shapes.
     """
-    table = t5.params[EMBEDDING_PATH]
+    table = None
     if run.embedding_file is not None:
         table = read_table(run.embedding_file, run.model.emb_dim)
-    make = initializers.bind(
-        run.prompt_initializer, embeddings=table, tokenize=labels.tokenizer(t5.vocabulary)
-    )
-    shape = (run.prompt_length, run.model.emb_dim)
-    return initializers.initialize(make, prompt_rng(run.seed), shape)
+    return method.initial_values(run.method, prompt_rng(run.seed), t5.start(table))
 
 
 def prompt_rng(seed: int) -> jax.Array:
@@ -48,25 +50,26 @@ def dropout_rng(seed: int) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed), 1)
 
 
-def part_parameters(run: Run, t5: FrozenT5) -> Parameters:
-    """Joins the prompt to the model and parts what trains from what is frozen.
+def split_parameters(run: Run, t5: FrozenT5) -> Parameters:
+    """Adds what the method adds to the model, and splits what trains from what is frozen.
 
     Raises:
-      ValueError: a pattern of `run.trainable` matches nothing, or what trains is not
-        kept in float32.
+      ValueError: nothing trains, a pattern of `run.trainable` matches nothing, or what trains
+        is not kept in float32.
     """
-    params = t5.params
-    if run.prompt_length is not None:
-        params = trees.merge(params, {PROMPT_PATH: initial_prompt(run, t5)})
-    trainable, frozen = trees.split(params, run.trainable)
+    added = initial_values(run, t5)
+    params = trees.merge(t5.params, added)
+    chosen = set(method.trainable_paths(run.method, params, added))
+    trainable = {path: leaf for path, leaf in params.items() if path in chosen}
+    frozen = {path: leaf for path, leaf in params.items() if path not in chosen}
     coarse = [path for path, leaf in trainable.items() if leaf.dtype != np.float32]
     if coarse:
         raise ValueError(
             f"What trains is kept in float32, but {coarse[0]} is {trainable[coarse[0]].dtype}. "
             "Set Run.param_dtype='float32'."
         )
-    model = transformer(run.model, run.prompt_length, run.prompt_position)
-    return Parameters(model, trainable, frozen)
+    model = transformer(run.model, run.method.hooks)
+    return Parameters(model, trainable, frozen, frozenset(added))
 
 
 def read_table(path: str, width: int) -> np.ndarray:

@@ -74,7 +74,7 @@ def test_what_t5x_wrote_is_read_by_us_and_by_t5x_itself(
 ):
     path = write(tmp_path, use_orbax)
     expected = trees.merge(frozen, {PROMPT_PATH: prompt})
-    found = checkpoint.load(path, {name: leaf.shape for name, leaf in expected.items()})
+    found = checkpoint.load_model(path, {name: leaf.shape for name, leaf in expected.items()})
     assert trees.diff(found, expected).is_empty
     again, step = restore(path)  # with the optimizer's state, as a run that goes on
     assert trees.diff(again, expected).is_empty
@@ -155,10 +155,10 @@ def test_the_official_codes_tiny_checkpoint_loads(
     found = trees.flatten(flax.core.unfreeze(state.params))
     np.testing.assert_array_equal(found.pop(PROMPT_PATH), np.full((5, 4), 0.5))
     shapes = {name: leaf.shape for name, leaf in found.items()}
-    assert trees.diff(found, checkpoint.load(path, shapes)).is_empty  # ours reads it, too
+    assert trees.diff(found, checkpoint.load_model(path, shapes)).is_empty  # ours reads it, too
     assert len(found) == 52
     assert int(state.step) == 3
 
 
 def test_the_official_codes_prompt_loads(official):
-    assert files.load(official / "prompt_5x256.npy").prompt.shape == (5, 256)
+    assert files.read_prompt(official / "prompt_5x256.npy").prompt.shape == (5, 256)

@@ -111,7 +111,7 @@ def test_every_save_wrote_the_prompt_twice(done):
     saved = sorted(path.stem for path in (done.run / "prompts").glob("*.safetensors"))
     assert saved == ["step_000100", "step_000104", "step_000106"]
     for name in saved:
-        prompt = files.load(done.run / "prompts" / name)
+        prompt = files.read_prompt(done.run / "prompts" / name)
         assert prompt.metadata.step == int(name.removeprefix("step_"))
         official = f"checkpoint_{prompt.metadata.step}/encoder.prompt.prompt.prompt"
         with open(done.run / "numpy_checkpoints" / official, "rb") as file:
@@ -120,7 +120,7 @@ def test_every_save_wrote_the_prompt_twice(done):
 
 def test_the_prompt_moved_and_the_model_did_not(done):
     began, ended = (
-        files.load(done.run / "prompts" / f"step_000{step}").prompt for step in (100, 106)
+        files.read_prompt(done.run / "prompts" / f"step_000{step}").prompt for step in (100, 106)
     )
     assert np.abs(ended - began).min() > 0
     table = checkpoint.read_variable(done.frozen, "token_embedder/embedding")
@@ -136,7 +136,7 @@ def test_the_prompt_moved_and_the_model_did_not(done):
     assert differs.only_in_b == [PROMPT_PATH]
     assert not (differs.only_in_a or differs.shape or differs.value)
     np.testing.assert_array_equal(after[PROMPT_PATH], ended)
-    metadata = files.load(done.run / "prompts" / "step_000106").metadata
+    metadata = files.read_prompt(done.run / "prompts" / "step_000106").metadata
     assert metadata.model_fingerprint == trees.fingerprint(frozen)
 
 

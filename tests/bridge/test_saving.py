@@ -27,7 +27,7 @@ def test_both_files_are_written_and_the_save_is_not_changed(
     save = saving.prompt_files(model_dir=str(tmp_path), config=config, task="my_task")
     infos = object()
     assert save(state, infos) == (state, infos)
-    found = files.load(tmp_path / "prompts" / "step_001000")
+    found = files.read_prompt(tmp_path / "prompts" / "step_001000")
     np.testing.assert_array_equal(found.prompt, prompt)
     expected = {
         "model": "t5x_tiny",
@@ -52,5 +52,5 @@ def test_a_later_save_of_the_same_run_hashes_the_model_no_more(
     save(state, None)
     monkeypatch.delattr(trees, "fingerprint")
     save({**state, "state": {"step": np.int32(2000)}}, None)
-    first, second = (files.load(tmp_path / "prompts" / f"step_00{n}000") for n in (1, 2))
+    first, second = (files.read_prompt(tmp_path / "prompts" / f"step_00{n}000") for n in (1, 2))
     assert first.metadata.model_fingerprint == second.metadata.model_fingerprint

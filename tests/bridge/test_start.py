@@ -44,7 +44,7 @@ def vocabulary():
 )
 def test_it_is_the_prompt_of_our_own_run(params, checkpoint, vocabulary, initializer):
     run = tiny_runs.make_run("unused", prompt_initializer=initializer, seed=11)
-    ours = setup.initial_prompt(run, FrozenT5(tiny_runs.MODEL, params, vocabulary))
+    (ours,) = setup.initial_values(run, FrozenT5(tiny_runs.MODEL, params, vocabulary)).values()
     make = start.new_prompt(
         initializer=initializer, checkpoint_path=checkpoint, vocabulary=vocabulary, seed=11
     )

@@ -33,7 +33,7 @@ def small(tmp_path, **arrays):
 
 @pytest.mark.parametrize("folder", [NATIVE, ORBAX], ids=["native", "orbax"])
 def test_loads_every_parameter(folder):
-    loaded = checkpoint.load(folder, tiny_shapes())
+    loaded = checkpoint.load_model(folder, tiny_shapes())
     expected = t5x_tiny.parameters()
     assert loaded.keys() == expected.keys()
     for path, array in loaded.items():
@@ -61,19 +61,21 @@ def test_the_newest_of_several_is_taken_and_told(tmp_path, caplog):
 
 def test_casts_each_leaf(tmp_path):
     folder = small(tmp_path, a=np.array([1.0, 1.00390625], np.float32))
-    loaded = checkpoint.load(folder, {"a": (2,)}, dtype="bfloat16")
+    loaded = checkpoint.load_model(folder, {"a": (2,)}, dtype="bfloat16")
     assert loaded["a"].dtype == ml_dtypes.bfloat16
     # 1 + 2^-8 lies between two bfloat16 and goes to the even one.
     np.testing.assert_array_equal(loaded["a"].astype(np.float32), [1.0, 1.0])
     with pytest.raises(ValueError, match="one of 'float32', 'bfloat16', got 'float16'"):
-        checkpoint.load(folder, {"a": (2,)}, dtype="float16")
+        checkpoint.load_model(folder, {"a": (2,)}, dtype="float16")
 
 
 def test_a_prompt_is_new_by_intent():
     expected = {**tiny_shapes(), PROMPT_PATH: (5, 32)}
-    assert checkpoint.load(NATIVE, expected).keys() == tiny_shapes().keys()
+    assert (
+        checkpoint.load_model(NATIVE, expected, new=(PROMPT_PATH,)).keys() == tiny_shapes().keys()
+    )
     with pytest.raises(ValueError, match=rf"Missing in the checkpoint \(1\): {PROMPT_PATH}\."):
-        checkpoint.load(NATIVE, expected, new=())
+        checkpoint.load_model(NATIVE, expected)
 
 
 def test_a_name_on_the_hub_without_hf(tmp_path, monkeypatch):
@@ -112,7 +114,7 @@ def test_the_home_folder(tmp_path, monkeypatch):
 def test_all_that_does_not_fit_is_told_at_once(tmp_path):
     folder = small(tmp_path, a=np.ones(2), b=np.ones((2, 3)), c=np.ones(1))
     with pytest.raises(ValueError) as error:
-        checkpoint.load(folder, {"b": (3, 2), "c": (1,), "d": (4,), "e": (5,)})
+        checkpoint.load_model(folder, {"b": (3, 2), "c": (1,), "d": (4,), "e": (5,)})
     assert str(error.value) == (
         f"The checkpoint {folder!r} does not fit the model. Missing in the checkpoint (2): d, e. "
         "In the checkpoint but not in the model (1): a. Of another shape (1): b ([2, 3] in the "
@@ -124,24 +126,24 @@ def test_all_that_does_not_fit_is_told_at_once(tmp_path):
 def test_a_prompt_inside_is_reported_unless_ignored(tmp_path):
     folder = t5x_native.write(tmp_path, {"a": np.ones(2), PROMPT_PATH: np.ones((5, 2))}, 1)
     with pytest.raises(ValueError, match="It holds a prompt: ignore it by name"):
-        checkpoint.load(folder, {"a": (2,)})
-    assert checkpoint.load(folder, {"a": (2,)}, ignore=["encoder/prompt/.*"]).keys() == {"a"}
+        checkpoint.load_model(folder, {"a": (2,)})
+    assert checkpoint.load_model(folder, {"a": (2,)}, ignore=["encoder/prompt/.*"]).keys() == {"a"}
     with pytest.raises(ValueError, match="'prompts/.*' matches no parameter"):
-        checkpoint.load(folder, {"a": (2,)}, ignore=["prompts/.*"])
+        checkpoint.load_model(folder, {"a": (2,)}, ignore=["prompts/.*"])
 
 
 def test_a_prompt_inside_is_read_when_expected(tmp_path):
     folder = t5x_native.write(tmp_path, {PROMPT_PATH: np.full((2, 3), 7.0, np.float32)}, 1)
-    loaded = checkpoint.load(folder, {PROMPT_PATH: (2, 3)})
+    loaded = checkpoint.load_model(folder, {PROMPT_PATH: (2, 3)})
     np.testing.assert_array_equal(loaded[PROMPT_PATH], np.full((2, 3), 7.0))
     with pytest.raises(ValueError, match=r"\(\[2, 3\] in the checkpoint, \[9, 3\] in the model\)"):
-        checkpoint.load(folder, {PROMPT_PATH: (9, 3)})
+        checkpoint.load_model(folder, {PROMPT_PATH: (9, 3)})
 
 
 def test_stacked_layers_are_recognised(tmp_path):
     folder = t5x_native.write(tmp_path, {"encoder/encoder/mlp/wo/kernel": np.ones((4, 2, 3))}, 1)
     with pytest.raises(ValueError, match="stacks its layers .*scan_layers"):
-        checkpoint.load(folder, {"encoder/layers_0/mlp/wo/kernel": (4, 3)})
+        checkpoint.load_model(folder, {"encoder/layers_0/mlp/wo/kernel": (4, 3)})
 
 
 def test_one_variable_is_read_without_the_others(tmp_path):
@@ -178,11 +180,11 @@ def test_recreate_joins_a_prompt_to_a_frozen_model(tmp_path):
     prompt = np.arange(160, dtype=np.float32).reshape(5, 32)
     folder = checkpoint.recreate(ORBAX, prompt, tmp_path, 30)
     assert folder == str(tmp_path / "checkpoint_30")
-    loaded = checkpoint.load(folder, {**tiny_shapes(), PROMPT_PATH: (5, 32)}, new=())
+    loaded = checkpoint.load_model(folder, {**tiny_shapes(), PROMPT_PATH: (5, 32)})
     np.testing.assert_array_equal(loaded.pop(PROMPT_PATH), prompt)
     for path, array in t5x_tiny.parameters().items():
         np.testing.assert_array_equal(loaded[path], array)
-    with pytest.raises(ValueError, match=r"holds a prompt already .* shape \[5, 32\]"):
+    with pytest.raises(ValueError, match=r"holds a prompt already, of shape \[5, 32\]"):
         checkpoint.recreate(folder, prompt, tmp_path, 31)
     with pytest.raises(ValueError, match=r"shape \[5, 31\]; the model in .* takes \[P, 32\]"):
         checkpoint.recreate(ORBAX, prompt[:, 1:], tmp_path, 31)
@@ -190,12 +192,12 @@ def test_recreate_joins_a_prompt_to_a_frozen_model(tmp_path):
 
 def test_other_places_are_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match=r"no checkpoint '.*nowhere': no such folder"):
-        checkpoint.load(tmp_path / "nowhere", {})
+        checkpoint.load_model(tmp_path / "nowhere", {})
     with pytest.raises(ValueError, match="is not a checkpoint, .* it holds .*native"):
-        checkpoint.load(TINY, {})
+        checkpoint.load_model(TINY, {})
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-1000"')
     with pytest.raises(ValueError, match="is a TensorFlow checkpoint"):
-        checkpoint.load(tmp_path, {})
+        checkpoint.load_model(tmp_path, {})
 
 
 def test_the_optimizer_state_is_ignored(tmp_path):
@@ -207,4 +209,4 @@ def test_the_optimizer_state_is_ignored(tmp_path):
         },
     }
     (tmp_path / "checkpoint").write_bytes(serialization.msgpack_serialize(index))
-    assert checkpoint.load(tmp_path, {"a": (2,)}).keys() == {"a"}
+    assert checkpoint.load_model(tmp_path, {"a": (2,)}).keys() == {"a"}

@@ -57,7 +57,7 @@ def change_config(folder, **changes):
 
 def test_every_tensor_has_its_place(tiny):
     theirs = safetensors.numpy.load_file(tiny / "model.safetensors")
-    loaded = checkpoint.load(tiny, parameter_shapes(checkpoint.hugging_face_model(tiny)))
+    loaded = checkpoint.load_model(tiny, parameter_shapes(checkpoint.hugging_face_model(tiny)))
     assert len(loaded) == len(theirs) + 1  # the logits' matrix is the table, turned around
 
     def same(ours, name, turned=True):

@@ -1,5 +1,6 @@
 """The training state: whole or not at all, whatever moment the process is killed at."""
 
+import contextlib
 import json
 import logging
 import os
@@ -17,6 +18,7 @@ import numpy as np
 import optax
 import pytest
 
+from prompt_tuning.checkpoints import training_state
 from prompt_tuning.checkpoints.training_state import StateStore
 
 PATH = "encoder/prompt/prompt/prompt"
@@ -249,6 +251,62 @@ def test_outside_of_the_main_thread_it_warns(tmp_path, caplog):
     assert "SIGTERM will end this run without saving" in caplog.text
     assert not made[0].reached_preemption(1)
     made[0].close()
+
+
+@pytest.mark.parametrize("name", ["run[1]", "[ab]c", "a*b", "q?x", "{a,b}", "a\\b", "ü ß", "a%20b"])
+def test_a_folder_may_have_any_name(tmp_path, name):
+    """Orbax takes its folder for a glob pattern; a sibling that matches must not matter."""
+    for other in ("run1", "axb", "ac"):
+        folder = tmp_path / other / "state"
+        with contextlib.closing(StateStore(folder)) as sibling:
+            sibling.save(9, state(9))
+    folder = tmp_path / name / "state"
+    with contextlib.closing(StateStore(folder)) as store:
+        store.save(1, state(1), 50.0)
+        store.save(2, state(2), 25.0)
+    assert sorted(os.listdir(folder)) == ["1", "2"]
+    with contextlib.closing(StateStore(folder)) as store:
+        assert store.directory == str(folder)
+        assert_same(store.restore_newest(state(0))[1], state(2))
+        assert_same(store.restore_best(state(0))[1], state(1))
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_state_that_cannot_be_read_back_was_not_saved(store, monkeypatch, large):
+    if large:
+        monkeypatch.setattr(training_state, "_READ_BACK_BYTES", 0)
+    store.save(1, state(1))
+    store._manager.wait_until_finished()
+    for path in pathlib.Path(store.directory).rglob("*"):
+        if path.is_file() and "ocdbt" in str(path.relative_to(store.directory)):
+            path.unlink()
+    with pytest.raises(ValueError, match="The training state '.*1' is complete but cannot be read"):
+        store.wait()
+
+
+def test_a_state_that_reads_back_otherwise_was_not_saved(store, monkeypatch):
+    monkeypatch.setattr(store, "_read", lambda step, leaves: {name: np.zeros(0) for name in leaves})
+    store.save(1, state(1))
+    with pytest.raises(ValueError, match="step 1 was written to .* cannot be read back: .* is not"):
+        store.wait()
+
+
+def test_ctrl_c_is_noticed_once_and_said(tmp_path, capfd, ctrl_c):
+    with contextlib.closing(StateStore(tmp_path)) as store:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert store.reached_preemption(2) == signal.SIGINT
+        assert "Ctrl-C: saving after this step; press it again to stop" in capfd.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+
+
+def test_ctrl_c_stays_ignored_where_it_was(tmp_path, ctrl_c):
+    """A shell starts background processes so."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.closing(StateStore(tmp_path)) as store:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert store.reached_preemption(1) is None
 
 
 DISTRIBUTED = """

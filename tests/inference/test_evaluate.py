@@ -160,6 +160,20 @@ def test_a_prompt_of_another_width_never_passes(prompted, tmp_path, allowed):
         evaluate.evaluate_run(run)
 
 
+def test_a_prompt_is_evaluated_where_it_was_trained(tmp_path, scores):
+    """Trained as a suffix; as a prefix it would be another function, whatever is allowed."""
+    scores += [1.0]
+    suffix = tiny_runs.make_run(tmp_path, train_steps=2, prompt_position="suffix")
+    tiny_runs.train(suffix)
+    assert files.read_prompt(tmp_path / "prompts/best").metadata.position == "suffix"
+    loaded = loading.load_trained(suffix, loading.prepare_task(suffix))
+    assert loaded.what.startswith("prompt ")
+    prefix = dataclasses.replace(suffix, prompt_position="prefix", allow_other_model=True)
+    message = "was trained as a suffix of the input, but is used here as a prefix. Set Run.prompt_"
+    with pytest.raises(ValueError, match=message):
+        evaluate.evaluate_run(prefix)
+
+
 def test_without_training_there_is_nothing_to_evaluate(tmp_path):
     with pytest.raises(ValueError, match="There is no trained prompt in .*Train first") as error:
         evaluate.evaluate_run(tiny_runs.make_run(tmp_path))
@@ -208,7 +222,7 @@ def test_a_prompt_and_a_tuned_model_go_together(tuned, prompted):
         tuned.run, prompt_length=4, prompt_file=f"{prompted.run.model_dir}/prompts/best"
     )
     loaded = loading.load_trained(run, loading.prepare_task(run))
-    best = files.load(run.prompt_file)
+    best = files.read_prompt(run.prompt_file)
     flat = trees.flatten(loaded.params)
     np.testing.assert_array_equal(flat.pop(PROMPT_PATH), best.prompt)
     assert trees.diff(flat, load_parameters(tiny_runs.MODEL, tuned.trained.path)).is_empty
@@ -218,7 +232,7 @@ def test_a_prompt_and_a_tuned_model_go_together(tuned, prompted):
 def test_a_pattern_that_is_the_prompt_alone_needs_no_tuned_model(prompted):
     run = dataclasses.replace(prompted.run, trainable=(".*/prompt",))
     _, _, params, what = loading.load_trained(run, loading.prepare_task(run))
-    best = files.load(f"{run.model_dir}/prompts/best").prompt
+    best = files.read_prompt(f"{run.model_dir}/prompts/best").prompt
     np.testing.assert_array_equal(trees.flatten(params)[PROMPT_PATH], best)
     assert what.startswith("prompt ")
 

@@ -13,6 +13,7 @@ from prompt_tuning.checkpoints import t5x_native
 from prompt_tuning.data import vocabularies
 from prompt_tuning.inference import frozen
 from prompt_tuning.inference.frozen import FrozenT5, load_parameters, parameter_shapes
+from prompt_tuning.methods.prompt_tuning import hooks
 from prompt_tuning.model import decoding
 from prompt_tuning.prompts import files
 
@@ -169,6 +170,6 @@ def test_scores_do_not_depend_on_the_company(t5):
 
 def test_the_same_model_is_made_once():
     """What compiles for one is there for the next."""
-    assert frozen.transformer(tiny_runs.MODEL, 4, "prefix") is frozen.transformer(
-        tiny_runs.MODEL, 4, "prefix"
-    )
+    one, same = (frozen.transformer(tiny_runs.MODEL, hooks(4, "prefix")) for _ in range(2))
+    assert one is same
+    assert frozen.transformer(tiny_runs.MODEL, hooks(4, "suffix")) is not one

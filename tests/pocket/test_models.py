@@ -26,7 +26,7 @@ def folders(tmp_path, monkeypatch):
 
 def test_a_model_is_loaded_by_name_as_float16_rounded_it(folders):
     written = models.export(folders / "cache/pocket_s", "100", PARAMS)
-    loaded = checkpoint.load("pocket_s", SHAPES)
+    loaded = checkpoint.load_model("pocket_s", SHAPES)
     assert loaded["decoder/scale"].tolist() == [1.0, -2.5]
     assert loaded["token_embedder/embedding"].tolist() == [[0.0999755859375, 2048.0]]
     assert loaded["decoder/scale"].dtype == np.float32
@@ -44,7 +44,9 @@ def test_what_is_shipped_comes_first_and_variants_are_told_apart(folders):
         value = {"decoder/scale": np.full(2, number, np.float32)}
         models.export(folders / place / "pocket_xs", variant, value)
     names = ("pocket_xs", "pocket_xs@100", "pocket_xs@10", "pocket_xs@span")
-    found = [checkpoint.load(name, {"decoder/scale": (2,)})["decoder/scale"][0] for name in names]
+    found = [
+        checkpoint.load_model(name, {"decoder/scale": (2,)})["decoder/scale"][0] for name in names
+    ]
     assert found == [1, 1, 2, 3]
 
 
@@ -60,7 +62,7 @@ def test_what_is_shipped_comes_first_and_variants_are_told_apart(folders):
 )
 def test_what_is_not_there_is_one_sentence(name, message):
     with pytest.raises(ValueError, match=message):
-        checkpoint.load(name, SHAPES)
+        checkpoint.load_model(name, SHAPES)
 
 
 def test_a_folder_of_that_name_is_written_with_a_dot(folders, monkeypatch):
@@ -73,11 +75,11 @@ def test_a_folder_of_that_name_is_written_with_a_dot(folders, monkeypatch):
 def test_a_damaged_file_and_another_model_are_refused(folders):
     models.export(folders / "cache/pocket_s", "100", PARAMS)
     with pytest.raises(ValueError, match="does not fit the model. Missing in the .*encoder/x"):
-        checkpoint.load("pocket_s", SHAPES | {"encoder/x": (1,)})
+        checkpoint.load_model("pocket_s", SHAPES | {"encoder/x": (1,)})
     path = folders / "cache/pocket_s/adapted_100.safetensors"
     path.write_bytes(path.read_bytes()[:30])
     with pytest.raises(ValueError, match="cut short or damaged"):
-        checkpoint.load("pocket_s", SHAPES)
+        checkpoint.load_model("pocket_s", SHAPES)
 
 
 def test_a_value_beyond_float16_is_not_exported(folders):

@@ -46,7 +46,7 @@ def test_the_model_and_its_card_are_left(made):
     shapes = parameter_shapes(config.read_model("pocket_xs"))
     prints = set()
     for one in card["checkpoints"].values():
-        loaded = checkpoint.load(folder / "out" / one["file"], shapes)
+        loaded = checkpoint.load_model(folder / "out" / one["file"], shapes)
         assert trees.fingerprint(loaded) == one["fingerprint"]
         assert set(one["probe_scores"]) == {"span_corruption", "prefix_lm"}
         prints.add(one["fingerprint"])
@@ -67,7 +67,7 @@ def test_the_model_and_its_card_are_left(made):
 def test_a_stage_goes_on_from_the_one_before(made):
     folder, _ = made
     read = {
-        name: trees.fingerprint(checkpoint.load(folder / "runs" / name, shapes))
+        name: trees.fingerprint(checkpoint.load_model(folder / "runs" / name, shapes))
         for shapes in [parameter_shapes(config.read_model("pocket_xs"))]
         for name in ("span/checkpoint_2", "adapt/checkpoint_0", "adapt/checkpoint_2")
     }

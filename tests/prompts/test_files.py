@@ -33,12 +33,12 @@ def test_what_is_saved_is_loaded(tmp_path):
     paths = files.save(tmp_path / "new" / "cb", jnp.asarray(PROMPT), metadata())
     assert paths == (str(tmp_path / "new" / "cb.safetensors"), str(tmp_path / "new" / "cb.npy"))
     for name in ("cb", "cb.safetensors"):
-        read = files.load(tmp_path / "new" / name)
+        read = files.read_prompt(tmp_path / "new" / name)
         assert read.path == paths[0]
         assert read.prompt.dtype == np.float32
         np.testing.assert_array_equal(read.prompt, PROMPT)
         assert read.metadata == metadata(created=read.metadata.created)
-    bare = files.load(paths[1])
+    bare = files.read_prompt(paths[1])
     np.testing.assert_array_equal(bare.prompt, PROMPT)
     assert bare.metadata is None
     assert sorted(os.listdir(tmp_path / "new")) == ["cb.npy", "cb.safetensors"]
@@ -66,13 +66,13 @@ def test_a_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="disk full"):
         files.save(tmp_path / "cb", PROMPT + 1, metadata())
-    np.testing.assert_array_equal(files.load(tmp_path / "cb").prompt, PROMPT)
+    np.testing.assert_array_equal(files.read_prompt(tmp_path / "cb").prompt, PROMPT)
     assert sorted(os.listdir(tmp_path)) == ["cb.npy", "cb.safetensors"]
 
 
 def test_bfloat16_is_saved_as_float32(tmp_path):
     files.save(tmp_path / "cb", jnp.asarray(PROMPT, jnp.bfloat16), metadata())
-    assert files.load(tmp_path / "cb.npy").prompt.dtype == np.float32
+    assert files.read_prompt(tmp_path / "cb.npy").prompt.dtype == np.float32
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_what_is_no_prompt_is_refused(tmp_path, array, message):
     safetensors.numpy.save_file({"prompt": array}, tmp_path / "bad.safetensors")
     for name in ("bad.npy", "bad.safetensors"):
         with pytest.raises(ValueError, match=f"{name}' .*{message}|{message}"):
-            files.load(tmp_path / name)
+            files.read_prompt(tmp_path / name)
     with pytest.raises(ValueError, match=message):
         files.save(tmp_path / "out", array, metadata())
     assert not (tmp_path / "out.npy").exists()
@@ -108,9 +108,9 @@ def test_pickles_are_refused_unopened(tmp_path):
     np.save(tmp_path / "objects.npy", np.array([[Bomb()]], object), allow_pickle=True)
     (tmp_path / "raw.npy").write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(ValueError, match="objects.npy' holds pickled Python objects"):
-        files.load(tmp_path / "objects.npy")
+        files.read_prompt(tmp_path / "objects.npy")
     with pytest.raises(ValueError, match="raw.npy' cannot be read as .npy"):
-        files.load(tmp_path / "raw.npy")
+        files.read_prompt(tmp_path / "raw.npy")
     assert not Bomb.opened
 
 
@@ -121,22 +121,22 @@ def test_a_file_cut_short_is_named(tmp_path, suffix, cut):
     path = tmp_path / f"cb{suffix}"
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(ValueError, match=f"cb{suffix}' cannot be read as .* damaged or cut short"):
-        files.load(path)
+        files.read_prompt(path)
 
 
 def test_there_is_no_such_file(tmp_path):
     with pytest.raises(ValueError, match=r"no prompt file '.*cb.safetensors' or '.*cb.npy'"):
-        files.load(tmp_path / "cb")
+        files.read_prompt(tmp_path / "cb")
     with pytest.raises(ValueError, match=r"no prompt file '.*cb.npy'\. A prompt file ends in"):
-        files.load(tmp_path / "cb.npy")
+        files.read_prompt(tmp_path / "cb.npy")
 
 
 def test_another_safetensors_file(tmp_path):
     safetensors.numpy.save_file({"prompt": PROMPT}, tmp_path / "bare.safetensors")
-    assert files.load(tmp_path / "bare").metadata is None
+    assert files.read_prompt(tmp_path / "bare").metadata is None
     safetensors.numpy.save_file({"shared": PROMPT}, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="one tensor named 'prompt', it holds shared"):
-        files.load(tmp_path / "model")
+        files.read_prompt(tmp_path / "model")
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_another_safetensors_file(tmp_path):
 def test_metadata_that_cannot_be_understood(tmp_path, header, message):
     safetensors.numpy.save_file({"prompt": PROMPT}, tmp_path / "a.safetensors", metadata=header)
     with pytest.raises(ValueError, match=message):
-        files.load(tmp_path / "a")
+        files.read_prompt(tmp_path / "a")
 
 
 def test_metadata_must_tell_the_shape(tmp_path):
@@ -188,9 +188,67 @@ def test_another_width_is_refused_whatever_is_allowed():
         fits(bare, width=8)
 
 
+def test_a_prompt_is_used_where_it_was_trained():
+    suffix = files.PromptFile("cb.safetensors", PROMPT, metadata(position="suffix"))
+    fits(suffix, position="suffix")
+    fits(suffix)
+    with pytest.raises(ValueError) as error:
+        fits(suffix, position="prefix", allow_other_model=True)
+    assert str(error.value) == (
+        "The prompt 'cb.safetensors' was trained as a suffix of the input, but is used here as a "
+        "prefix. Set Run.prompt_position='suffix'."
+    )
+    fits(files.PromptFile("cb.npy", PROMPT, None), position="suffix")
+
+
+@pytest.mark.parametrize(
+    ("config", "position"),
+    [
+        ("Run:\n  prompt_position = 'suffix'\n", "suffix"),
+        ('Run.prompt_position = "suffix"\n', "suffix"),
+        ("Run.prompt_position = 'prefix'\n", "prefix"),
+        ("PROMPT_LENGTH = 3\n", "prefix"),
+    ],
+)
+def test_an_old_file_says_its_position_in_its_configuration(tmp_path, config, position):
+    """Files that were written before there were methods have no kind, position or settings."""
+    header = files.header(metadata(config=config))
+    for name in ("kind", "position", "settings"):
+        del header[name]
+    safetensors.numpy.save_file({"prompt": PROMPT}, tmp_path / "a.safetensors", metadata=header)
+    found = files.read_prompt(tmp_path / "a").metadata
+    assert (found.kind, found.position, found.step) == ("prompt_tuning", position, 500)
+
+
+def test_the_file_of_another_method_is_no_prompt(tmp_path):
+    arrays = {"encoder/lora/a": np.ones((2, 3)), "encoder/lora/b": np.zeros(2)}
+    about = metadata(kind="lora", length=0, settings={"rank": 2})
+    path = files.save_arrays(tmp_path / "a", arrays, about)
+    assert os.listdir(tmp_path) == ["a.safetensors"]
+    found = files.read(path)
+    assert {name: x.tolist() for name, x in found.arrays.items()} == {
+        name: x.tolist() for name, x in arrays.items()
+    }
+    assert (found.metadata.kind, found.metadata.settings) == ("lora", {"rank": 2})
+    with pytest.raises(ValueError, match="a.safetensors' holds what the method lora trained, but"):
+        files.read_prompt(path)
+
+
+@pytest.mark.parametrize("byte", range(10, 80, 3))
+@pytest.mark.parametrize("value", [b"(", b"'", b"\x00", b"\xff"])
+def test_a_damaged_npy_header_is_named(tmp_path, byte, value):
+    """NumPy parses the header as Python, and raises what a Python parser raises."""
+    files.save(tmp_path / "cb", PROMPT, metadata())
+    path = tmp_path / "cb.npy"
+    content = path.read_bytes()
+    path.write_bytes(content[:byte] + value + content[byte + 1 :])
+    with pytest.raises(ValueError, match=r"cb.npy' (cannot be read as .npy: .* damaged|has shape)"):
+        files.read_prompt(path)
+
+
 @pytest.mark.parametrize("task", ["mrpc", "rte", "sst2"])
 def test_the_released_prompts_load(real_data, task):
-    read = files.load(real_data / "released_prompts" / f"t5_1_1_lm100k_base_{task}")
+    read = files.read_prompt(real_data / "released_prompts" / f"t5_1_1_lm100k_base_{task}")
     assert read.prompt.shape == (100, 768)
     assert read.prompt.dtype == np.float32
     assert read.metadata is None
@@ -200,9 +258,9 @@ def test_a_prompt_that_the_official_code_saved_has_no_suffix(tmp_path):
     path = tmp_path / "encoder.prompt.prompt.prompt"
     with open(path, "wb") as file:
         np.save(file, np.full((2, 3), 0.5, np.float32))
-    found = files.load(path)
+    found = files.read_prompt(path)
     np.testing.assert_array_equal(found.prompt, np.full((2, 3), 0.5))
     assert (found.path, found.metadata) == (str(path), None)
     path.write_text("no array")
     with pytest.raises(ValueError, match=r"encoder.prompt.prompt.prompt' cannot be read as .npy"):
-        files.load(path)
+        files.read_prompt(path)

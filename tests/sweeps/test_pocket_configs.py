@@ -48,7 +48,8 @@ def _loaded(cell):
 
 def _fields(run):
     """What makes a run; the folder and the text it was read from do not."""
-    names = {field.name for field in dataclasses.fields(run)} - {"model_dir", "config_text"}
+    names = {field.name for field in dataclasses.fields(run)}
+    names -= {"model_dir", "config_text", "resolved"}
     if run.prompt_length is None:
         names -= {"prompt_initializer"}
     return {name: repr(getattr(run, name)) for name in names}

@@ -96,7 +96,9 @@ def test_a_killed_run_goes_on(sweep_file, quick, monkeypatch):
     from prompt_tuning.checkpoints.training_state import StateStore
 
     reached = StateStore.reached_preemption
-    monkeypatch.setattr(StateStore, "reached_preemption", lambda self, at: at == 2)
+    monkeypatch.setattr(
+        StateStore, "reached_preemption", lambda self, at: 15 * (at == 2)
+    )  # SIGTERM
     only = [*ONLY_A, "method=prompt"]
     with pytest.raises(SystemExit, match="42"):
         runner.run_sweep(str(sweep_file), only=only)

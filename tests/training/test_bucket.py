@@ -44,7 +44,7 @@ def test_a_run_in_a_bucket_is_resumed_evaluated_and_asked(bucket, prompted, tmp_
     dev = [row["step"] for row in tiny_runs.read_metrics(written) if row["split"] == "validation"]
     assert dev == [2, 4, 6]
     local = prompted.run.model_dir
-    assert files.load("gs://bucket/run/prompts/step_000006").prompt.tobytes() == (
+    assert files.read_prompt("gs://bucket/run/prompts/step_000006").prompt.tobytes() == (
         tiny_runs.prompt_bytes(local, "step_000006")
     )
     evaluate.evaluate_run(run)

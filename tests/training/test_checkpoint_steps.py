@@ -21,7 +21,7 @@ def make_run(folder, **changes):
 
 
 def read(folder, step):
-    return checkpoint.load(folder / f"checkpoint_{step}", SHAPES)
+    return checkpoint.load_model(folder / f"checkpoint_{step}", SHAPES)
 
 
 def same(a, b):
@@ -36,7 +36,7 @@ def test_the_model_of_the_steps_asked_for_is_written(tmp_path, scores):
     start = {k: np.asarray(v) for k, v in load_parameters(tiny_runs.MODEL, "random").items()}
     assert same(read(tmp_path, 0), start)
     assert not same(read(tmp_path, 3), start)
-    best = checkpoint.load(tmp_path / "best", SHAPES)  # of step 4, an evaluation
+    best = checkpoint.load_model(tmp_path / "best", SHAPES)  # of step 4, an evaluation
     assert same(read(tmp_path, 4), best) and not same(read(tmp_path, 3), best)
 
 

@@ -45,7 +45,7 @@ def test_every_evaluation_saves_the_prompt_and_the_best_is_kept_by_name(
     expected = {name + suffix for name in names for suffix in (".safetensors", ".npy")}
     assert {path.name for path in (tmp_path / "prompts").iterdir()} == expected
     for step, score in steps.items():
-        metadata = files.load(tmp_path / f"prompts/step_{step:06d}").metadata
+        metadata = files.read_prompt(tmp_path / f"prompts/step_{step:06d}").metadata
         assert (metadata.step, metadata.dev_metrics) == (step, {"accuracy": score})
     best = tiny_runs.prompt_bytes(tmp_path, "step_000004")
     assert tiny_runs.prompt_bytes(tmp_path, "best") == best
@@ -61,7 +61,7 @@ def test_every_evaluation_saves_the_prompt_and_the_best_is_kept_by_name(
 
 
 def test_the_best_prompt_says_where_it_comes_from(prompted):
-    metadata = files.load(Path(prompted.run.model_dir) / "prompts/best").metadata
+    metadata = files.read_prompt(Path(prompted.run.model_dir) / "prompts/best").metadata
     assert (metadata.model, metadata.length, metadata.width) == ("tiny_byt5", 4, 16)
     t5 = load_parameters(tiny_runs.MODEL, "random")
     assert metadata.model_fingerprint == trees.fingerprint(t5)
@@ -90,16 +90,19 @@ def test_the_state_on_disk_is_small_and_has_no_frozen_leaf(prompted):
 def test_the_loss_falls_and_the_frozen_model_stays(tmp_path, scores, capsys):
     """The only dev score is not a number, so that nothing is best in the end."""
     scores += [math.nan]
-    training = loop._begin(tiny_runs.make_run(tmp_path, train_steps=100, eval_period=100))
-    first = np.array(training.state.trainable[PROMPT_PATH])
+    run = tiny_runs.make_run(tmp_path, train_steps=100, eval_period=100)
+    training, state = loop.begin(run)
+    first = np.array(state.trainable[PROMPT_PATH])
     before = {path: np.array(leaf) for path, leaf in training.frozen.items()}
-    assert training.go()[:3] == (100, None, None)
-    training.close()
+    state = loop.train(training, state)
+    training.metrics.close()
+    training.store.close()
+    assert loop.train_run(run)[:3] == (100, None, None)
     assert "done: step 100, no evaluation with a finite dev score" in capsys.readouterr().out
     assert not list((tmp_path / "prompts").glob("best*"))
     assert trees.diff(training.frozen, before).is_empty
     assert trees.fingerprint(training.frozen) == training.fingerprint
-    assert (np.array(training.state.trainable[PROMPT_PATH]) != first).all()
+    assert (np.array(state.trainable[PROMPT_PATH]) != first).all()
     lines = [line for line in tiny_runs.read_metrics(tmp_path) if line["split"] == "train"]
     assert [line["step"] for line in lines] == [*range(10, 101, 10)]
     losses = [line["loss"] for line in lines]

@@ -101,8 +101,8 @@ def test_stops_of_two_kinds_leave_no_trace(tmp_path, prompted, monkeypatch, caps
         patch.setattr(batches.TrainBatches, "batch", batch)
         loop.train_run(tiny_runs.load_run(tmp_path))
     assert stop.value.code == 42
-    assert "SIGTERM: saved step 3; run the same command to go on" in capsys.readouterr().out
-    assert files.load(tmp_path / "prompts" / "step_000003").metadata.dev_metrics == {}
+    assert "SIGTERM: saved step 3; run the same command to resume" in capsys.readouterr().out
+    assert files.read_prompt(tmp_path / "prompts" / "step_000003").metadata.dev_metrics == {}
     store = StateStore(tmp_path / "state", read_only=True)
     assert (store.newest_step, store.best_step) == (3, 2)
 
@@ -118,6 +118,46 @@ def test_stops_of_two_kinds_leave_no_trace(tmp_path, prompted, monkeypatch, caps
     loop.train_run(tiny_runs.load_run(tmp_path))
     assert_ends_as(tmp_path, prompted)
     assert not cut_short.exists()
+
+
+def test_ctrl_c_saves_as_sigterm_does(tmp_path, prompted, monkeypatch, capsys, ctrl_c):
+    make = batches.TrainBatches.batch
+
+    def batch(self, step):
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return make(self, step)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
+        patch.setattr(batches.TrainBatches, "batch", batch)
+        loop.train_run(tiny_runs.load_run(tmp_path))
+    assert stop.value.code == 130
+    assert "Ctrl-C: saved step 3; run the same command to resume" in capsys.readouterr().out
+    loop.train_run(tiny_runs.load_run(tmp_path))
+    assert_ends_as(tmp_path, prompted)
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path, monkeypatch, ctrl_c):
+    def batch(self, step):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(batches.TrainBatches, "batch", batch)
+        loop.train_run(tiny_runs.load_run(tmp_path))
+    assert StateStore(tmp_path / "state", read_only=True).newest_step is None
+
+
+def test_a_run_in_a_folder_with_brackets_is_resumed(tmp_path, scores, capsys):
+    """The tuned model and the state: both are found again."""
+    folder = tmp_path / "run[1] *?"
+    scores += [1.0, 2.0]
+    tiny_runs.train(tiny_runs.make_run(folder, train_steps=2, **tiny_runs.MODEL_TUNING))
+    run = tiny_runs.make_run(folder, train_steps=4, **tiny_runs.MODEL_TUNING)
+    assert tiny_runs.train(run).trained == loop.Trained(4, 4, 2.0, str(folder / "best"))
+    assert [path.name for path in (folder / "best").iterdir()] == ["checkpoint_4"]
+    assert load_parameters(run.model, str(folder / "best")).keys()
 
 
 def test_model_tuning_goes_on_bit_for_bit(tmp_path, tuned, scores, monkeypatch):
@@ -241,7 +281,7 @@ def test_a_prompt_survives_kills(tmp_path, compiled_programs):
     assert tiny_runs.read_metrics(killed) == tiny_runs.read_metrics(whole)
     log = Path(f"{killed}.log").read_text()
     assert "resuming at step" in log
-    assert re.search(r"SIGTERM: saved step \d+; run the same command to go on", log)
+    assert re.search(r"SIGTERM: saved step \d+; run the same command to resume", log)
     names = {path.name for path in killed.rglob("*")}
     assert not [name for name in names if "tmp" in name]
 

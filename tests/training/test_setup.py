@@ -33,6 +33,10 @@ def t5(quick):
     return FrozenT5(tiny_runs.MODEL, params, vocabularies.family("byt5").vocabulary)
 
 
+def initial_prompt(run, t5):
+    return setup.initial_values(run, t5)[PROMPT_PATH]
+
+
 def make_run(**changes):
     return tiny_runs.make_run("/nowhere", **changes)
 
@@ -40,7 +44,7 @@ def make_run(**changes):
 def test_the_prompt_depends_on_the_seed_alone(t5):
     def drawn(seed):
         run = make_run(prompt_initializer=from_random_uniform, seed=seed)
-        return np.array(setup.initial_prompt(run, t5))
+        return np.array(initial_prompt(run, t5))
 
     np.testing.assert_array_equal(drawn(0), drawn(0))
     assert (drawn(0) != drawn(1)).all()
@@ -52,7 +56,7 @@ def test_the_prompt_depends_on_the_seed_alone(t5):
 def test_the_prompt_starts_from_the_models_embeddings(t5):
     """'ab' is bytes 97 and 98, ids 100 and 101; a label's vector is the mean of its tokens."""
     start = functools.partial(from_class_labels, labels=["ab", "c"])
-    prompt = setup.initial_prompt(make_run(prompt_initializer=start), t5)
+    prompt = initial_prompt(make_run(prompt_initializer=start), t5)
     table = np.array(t5.params["token_embedder/embedding"])
     np.testing.assert_allclose(prompt[0], (table[100] + table[101]) / 2, rtol=1e-6)
     np.testing.assert_array_equal(prompt[1], table[102])
@@ -70,7 +74,7 @@ def test_a_prompt_does_not_start_at_unknown(t5, start):
     file = Path(__file__).parents[1] / "data" / "strangers" / "like_t5.model"
     vocabulary = vocabularies.get("t5", file)  # lacks '<'
     with pytest.raises(ValueError, match="The prompt cannot start at '<=50K': .* lacks a char"):
-        setup.initial_prompt(
+        initial_prompt(
             make_run(prompt_initializer=start), dataclasses.replace(t5, vocabulary=vocabulary)
         )
 
@@ -80,35 +84,35 @@ def test_an_embedding_file_replaces_the_models_table(t5, tmp_path):
     np.save(tmp_path / "table.npy", table)
     start = functools.partial(from_class_labels, labels=["c"])
     run = make_run(prompt_initializer=start, embedding_file=str(tmp_path / "table.npy"))
-    np.testing.assert_array_equal(setup.initial_prompt(run, t5)[0], table[102])
+    np.testing.assert_array_equal(initial_prompt(run, t5)[0], table[102])
 
     np.save(tmp_path / "wide.npy", np.ones((384, 32), np.float32))
     run = make_run(embedding_file=str(tmp_path / "wide.npy"))
     with pytest.raises(ValueError, match=r"must have shape \(V, 16\) .* got \(384, 32\)"):
-        setup.initial_prompt(run, t5)
+        initial_prompt(run, t5)
     run = make_run(embedding_file=str(tmp_path / "missing.npy"))
     with pytest.raises(ValueError, match="missing.npy cannot be read"):
-        setup.initial_prompt(run, t5)
+        initial_prompt(run, t5)
     np.save(tmp_path / "pickled.npy", np.array([{}]), allow_pickle=True)
     run = make_run(embedding_file=str(tmp_path / "pickled.npy"))
     with pytest.raises(ValueError, match="pickled.npy cannot be read"):
-        setup.initial_prompt(run, t5)
+        initial_prompt(run, t5)
 
 
 def test_parameters_are_parted_by_the_patterns(t5):
-    parted = setup.part_parameters(make_run(), t5)
+    parted = setup.split_parameters(make_run(), t5)
     assert parted.trainable.keys() == {PROMPT_PATH}
     assert parted.frozen.keys() == t5.params.keys()
     assert all(parted.frozen[path] is leaf for path, leaf in t5.params.items()), "no copies"
 
-    parted = setup.part_parameters(make_run(trainable=(".*/mlp/wo/kernel",)), t5)
+    parted = setup.split_parameters(make_run(trainable=(".*/mlp/wo/kernel",)), t5)
     assert parted.trainable.keys() == {
         "encoder/layers_0/mlp/wo/kernel",
         "decoder/layers_0/mlp/wo/kernel",
     }
     assert PROMPT_PATH in parted.frozen
 
-    parted = setup.part_parameters(make_run(prompt_length=None, trainable=(".*",)), t5)
+    parted = setup.split_parameters(make_run(prompt_length=None, trainable=(".*",)), t5)
     assert (parted.trainable.keys(), parted.frozen) == (t5.params.keys(), {})
 
 
@@ -117,24 +121,28 @@ def test_parameters_are_parted_by_the_patterns(t5):
     [
         ({"trainable": (PROMPT_PATH, ".*/lora")}, ".*/lora"),
         ({"trainable": ("mlp",)}, "mlp"),  # a pattern matches whole paths
-        ({"prompt_length": None}, PROMPT_PATH),
     ],
 )
 def test_a_pattern_that_matches_nothing_is_refused(t5, changes, pattern):
     message = f"The pattern {pattern!r} matches no parameter"
     with pytest.raises(ValueError, match=re.escape(message)):
-        setup.part_parameters(make_run(**changes), t5)
+        setup.split_parameters(make_run(**changes), t5)
+
+
+def test_a_run_in_which_nothing_trains_is_refused(t5):
+    with pytest.raises(ValueError, match="Nothing trains in this run: it has no prompt and Run.t"):
+        setup.split_parameters(make_run(prompt_length=None), t5)
 
 
 def test_what_trains_is_kept_in_float32(t5):
     coarse = FrozenT5(
         t5.config, load_parameters(t5.config, "random", dtype="bfloat16"), t5.vocabulary
     )
-    parted = setup.part_parameters(make_run(), coarse)
+    parted = setup.split_parameters(make_run(), coarse)
     assert parted.trainable[PROMPT_PATH].dtype == np.float32
     assert {str(leaf.dtype) for leaf in parted.frozen.values()} == {"bfloat16"}
     with pytest.raises(ValueError, match="kept in float32, but .* is bfloat16. Set Run.param_dty"):
-        setup.part_parameters(make_run(trainable=(".*",)), coarse)
+        setup.split_parameters(make_run(trainable=(".*",)), coarse)
 
 
 def test_the_task_is_made_available(tmp_path, monkeypatch):
@@ -162,17 +170,18 @@ def test_a_task_of_another_models_vocabulary_is_refused(monkeypatch):
 def test_the_prompt_of_a_run_is_its_best_or_the_one_it_names(t5, tmp_path):
     run = tiny_runs.make_run(tmp_path)
     with pytest.raises(ValueError, match=f"There is no trained prompt in {tmp_path}. Train first"):
-        loading.find_prompt(run, t5)
+        loading.read_added(run, t5)
     about = files.PromptMetadata("tiny_byt5", t5.fingerprint, length=4, width=16)
     files.save(tmp_path / "prompts/best", np.full((4, 16), 1.0, np.float32), about)
     files.save(tmp_path / "mine", np.full((4, 16), 2.0, np.float32), about)
-    assert loading.find_prompt(run, t5).prompt[0, 0] == 1.0
+    assert loading.read_added(run, t5).arrays[PROMPT_PATH][0, 0] == 1.0
     named = tiny_runs.make_run(tmp_path, prompt_file=str(tmp_path / "mine.npy"))
-    assert loading.find_prompt(named, t5).prompt[0, 0] == 2.0
-    assert loading.find_prompt(tiny_runs.make_run(tmp_path, prompt_length=None), t5) is None
+    assert loading.read_added(named, t5).arrays[PROMPT_PATH][0, 0] == 2.0
+    untuned = tiny_runs.make_run(tmp_path, prompt_length=None)
+    assert loading.read_added(untuned, t5)[1:] == ({}, None)
     (tmp_path / "prompts/best.safetensors").write_bytes(b"cut")
     with pytest.raises(ValueError, match="cannot be read as .safetensors"):
-        loading.find_prompt(run, t5)
+        loading.read_added(run, t5)
 
 
 def test_no_frozen_array_is_copied_for_the_model(t5):

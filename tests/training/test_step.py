@@ -12,6 +12,7 @@ import tiny_runs
 
 from prompt_tuning import trees
 from prompt_tuning.inference.frozen import load_parameters, transformer
+from prompt_tuning.methods.prompt_tuning import hooks
 from prompt_tuning.model.losses import cross_entropy_loss
 from prompt_tuning.prompts.prompt import PROMPT_PATH
 from prompt_tuning.training import step as step_module
@@ -76,7 +77,7 @@ def prompt_step(quick, gradients):
         return optimizer.update(gradient, state, params)
 
     spy = optax.GradientTransformation(optimizer.init, update)
-    model = transformer(tiny_runs.MODEL, P, "prefix")
+    model = transformer(tiny_runs.MODEL, hooks(P, "prefix"))
     return make_train_step(model, spy, weight_decay_rate=1e-5)
 
 
@@ -113,7 +114,7 @@ def test_patterns_train_exactly_what_they_match(t5, batch):
     patterns = [r"decoder/layers_\d+/mlp/.*", PROMPT_PATH]
     state, frozen = begin(t5, patterns, optax.sgd(0.1))
     before, frozen_before = copied(state.trainable), copied(frozen)
-    step = make_train_step(transformer(tiny_runs.MODEL, P, "prefix"), optax.sgd(0.1))
+    step = make_train_step(transformer(tiny_runs.MODEL, hooks(P, "prefix")), optax.sgd(0.1))
     state, _ = step(state, frozen, batch)
     expected = {f"decoder/layers_0/mlp/{name}/kernel" for name in ("wi_0", "wi_1", "wo")}
     expected.add(PROMPT_PATH)
@@ -195,7 +196,7 @@ def test_a_prompt_behind_the_input_trains_too(t5, batch, prompt_step):
     optimizer = optax.sgd(1.0)
     state, frozen = begin(t5, [PROMPT_PATH], optimizer)
     prompt = np.array(state.trainable[PROMPT_PATH])
-    step = make_train_step(transformer(tiny_runs.MODEL, P, "suffix"), optimizer)
+    step = make_train_step(transformer(tiny_runs.MODEL, hooks(P, "suffix")), optimizer)
     state, behind = step(state, frozen, batch)
     assert (np.array(state.trainable[PROMPT_PATH]) != prompt).any(axis=1).all()
     assert float(behind.loss) != float(in_front.loss)
@@ -211,7 +212,7 @@ def test_the_loss_options_reach_the_loss(t5, batch, monkeypatch):
     monkeypatch.setattr(step_module, "cross_entropy_loss", loss)
     options = {"label_smoothing": 0.25, "z_loss": 0.5, "loss_normalizing_factor": 3.0}
     state, frozen = begin(t5, [PROMPT_PATH], adafactor())
-    step = make_train_step(transformer(tiny_runs.MODEL, P, "prefix"), adafactor(), **options)
+    step = make_train_step(transformer(tiny_runs.MODEL, hooks(P, "prefix")), adafactor(), **options)
     jax.eval_shape(step, state, frozen, batch)
     assert given == [options]
 

@@ -1,0 +1,91 @@
+"""What training writes into MODEL_DIR, besides its state and metrics.
+
+    prompts/step_001000.safetensors   what the method added, after every evaluation; a plain prompt
+    prompts/best.safetensors          has a .npy beside it
+    best/checkpoint_2000/             the best model in T5X's format, if parameters of it train
+    checkpoint_1000/                  the model at the steps of Run.checkpoint_steps
+
+Each is whole or not there. All are written before the state of their step is saved, so a process
+that is killed in between writes them again.
+"""
+
+import glob
+import os
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+from prompt_tuning import trees
+from prompt_tuning.checkpoints import t5x_native
+from prompt_tuning.methods import tuned_file
+from prompt_tuning.prompts.metadata import PromptMetadata
+from prompt_tuning.run import Run
+
+
+def write_added(
+    name: str,
+    run: Run,
+    fingerprint: str,
+    arrays: Mapping[str, Any],
+    step: int,
+    dev_metrics: Mapping[str, float],
+) -> None:
+    """Writes what the method added, if anything.
+
+    Args:
+      name: of the file, in MODEL_DIR/prompts.
+      run: the run.
+      fingerprint: of the frozen model.
+      arrays: all that the method added, by path.
+      step: steps done.
+      dev_metrics: at that step; empty between evaluations.
+    """
+    if not arrays:
+        return
+    about = PromptMetadata(
+        model=run.model.name,
+        model_fingerprint=fingerprint,
+        length=0,
+        width=run.model.emb_dim,
+        task=run.task,
+        step=step,
+        dev_metrics=dev_metrics,
+        config=run.config_text,
+    )
+    tuned_file.save(os.path.join(run.model_dir, "prompts", name), run.method, arrays, about)
+
+
+def write_best_model(model_dir: str, params: trees.FlatTree, step: int) -> None:
+    """Writes a tuned model, then removes the previous best; one of them is always whole."""
+    folder = os.path.join(model_dir, "best")
+    newest = write_model(folder, params, step)
+    for former in glob.glob("checkpoint_*", root_dir=folder):
+        if former != newest:
+            shutil.rmtree(os.path.join(folder, former))
+
+
+def write_model(folder: str, params: trees.FlatTree, step: int) -> str:
+    """Writes a model and returns its name in the folder.
+
+    One that is there was written by a process that was killed before it saved its state.
+    """
+    again = os.path.join(folder, f"checkpoint_{step}")
+    if os.path.exists(again):
+        shutil.rmtree(f"{again}.tmp-old", ignore_errors=True)
+        os.rename(again, f"{again}.tmp-old")  # never half a checkpoint under its name
+        shutil.rmtree(f"{again}.tmp-old")
+    return os.path.basename(t5x_native.write(folder, params, step))
+
+
+def best_path(run: Run, added: bool) -> str:
+    """Where the best of a run is: the file of what was added, or else the tuned model."""
+    return os.path.join(run.model_dir, "prompts/best.safetensors" if added else "best")
+
+
+def remove_leftovers(model_dir: str) -> None:
+    """Removes what a process that was killed had begun to write."""
+    for name in glob.glob("prompts/*.tmp-*", root_dir=model_dir):
+        os.remove(os.path.join(model_dir, name))
+    for pattern in ("best/*.tmp-*", "checkpoint_*.tmp-*"):
+        for name in glob.glob(pattern, root_dir=model_dir):
+            shutil.rmtree(os.path.join(model_dir, name))
