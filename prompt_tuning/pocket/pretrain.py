@@ -232,10 +232,7 @@ def _train(stage: Stage, run: Run, load_run: LoadRun) -> dict[str, Any]:
     if os.path.exists(path):
         with open(path, encoding="utf-8") as file:
             kept = json.load(file)
-    if (
-        kept["config"] != run.config_text
-        and _rewritten(kept["config"], load_run) != run.config_text
-    ):
+    if kept["config"] != run.config_text and not _is_same(run, kept["config"], load_run):
         raise ValueError(
             f"{run.model_dir} holds this stage with other settings. Set them back to resume, or "
             "choose another --model_dir."
@@ -255,13 +252,21 @@ def _train(stage: Stage, run: Run, load_run: LoadRun) -> dict[str, Any]:
     return kept["record"]
 
 
-def _rewritten(config_text: str, load_run: LoadRun) -> str:
-    """The configuration of a stage that an earlier version began, as it is written now."""
+def _is_same(run: Run, config_text: str, load_run: LoadRun) -> bool:
+    """Whether a configuration, as an earlier version wrote it, is that of a run."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "config.gin")
         with open(path, "w", encoding="utf-8") as file:
             file.write(config_text)
-        return load_run([path], ()).config_text
+        kept = load_run([path], ())
+    made = {"config_text": "", "optimizer": run.optimizer}  # a schedule is equal to itself alone
+    same_fields = dataclasses.replace(kept, **made) == dataclasses.replace(run, **made)
+    return same_fields and _settings(kept) == _settings(run)
+
+
+def _settings(run: Run) -> list[str]:
+    """What a configuration sets besides the fields of `Run`."""
+    return [line for line in run.config_text.splitlines() if not line.startswith(("Run.", "#"))]
 
 
 def _write(path: str, stage: dict[str, Any]) -> None:
