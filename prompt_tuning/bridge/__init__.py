@@ -33,4 +33,6 @@ except ImportError as error:
         "cached_property chex clu fiddle grain jaxtyping jestimator tensorboard`."
     ) from error
 
-from prompt_tuning import config  # noqa: E402, F401  (it makes our names known to gin)
+from prompt_tuning import config  # noqa: E402
+
+config.configurables()  # makes our names known to gin and our tasks to seqio
