@@ -25,9 +25,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from etils import epath
-
-from prompt_tuning import folders
+from prompt_tuning import folders, paths
 from prompt_tuning.data import batches
 from prompt_tuning.prompts import files
 from prompt_tuning.run import Run
@@ -90,7 +88,7 @@ def of_run(
     kept = [{name: text for name, text in part.items() if _is_compared(name)} for part in found]
     if len(stream.examples) > 1:
         for examples, rate in zip(stream.examples, stream.rates, strict=True):
-            kept[0][f"the rate of {examples.task}"] = f"{rate:.6g}"
+            kept[0][f"the rate of {examples.task.name}"] = f"{rate:.6g}"
     return Identity(
         *kept,
         model=fingerprint,
@@ -105,14 +103,14 @@ def read(folder: str) -> Identity | None:
     Raises:
       ValueError: the file is damaged.
     """
-    path = epath.Path(folder) / FILE
-    if not path.exists():
+    path = os.path.join(folder, FILE)
+    if not paths.is_file(path):
         return None
     try:
-        return Identity(**json.loads(path.read_text(encoding="utf-8")))
+        return Identity(**json.loads(paths.read_bytes(path)))
     except (ValueError, TypeError) as error:
         raise ValueError(
-            f"{os.fspath(path)} is damaged: {error}. Restore it, or choose another MODEL_DIR."
+            f"{path} is damaged: {error}. Restore it, or choose another MODEL_DIR."
         ) from error
 
 
@@ -223,7 +221,7 @@ def _changed_data(
 
 def _is_read_alike(examples: batches.Examples) -> bool:
     """Whether reading them again gives the same; a user's task may have a random preprocessor."""
-    again = batches.load(
+    again = batches.load_examples(
         examples.task, examples.split, examples.lengths, limit=len(examples), keep_raw=False
     )
     return _measure(again) == _measure(examples)
@@ -234,7 +232,7 @@ def _is_compared(name: str) -> bool:
 
 
 def _name(examples: batches.Examples) -> str:
-    return f"{examples.task} {examples.split}"
+    return f"{examples.task.name} {examples.split}"
 
 
 def _measure(examples: batches.Examples) -> dict[str, Any]:

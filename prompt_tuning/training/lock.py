@@ -21,6 +21,8 @@ import os
 import socket
 from collections.abc import Iterator
 
+from prompt_tuning import paths
+
 FILE = "train.lock"
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
@@ -35,7 +37,7 @@ def held(folder: str) -> Iterator[None]:
     Raises:
       ValueError: another process, or this one, holds the lock; names it and since when.
     """
-    if "://" in folder:
+    if paths.is_remote(folder):
         yield
         return
     os.makedirs(folder, exist_ok=True)

@@ -11,6 +11,7 @@ The Python object is walked, with its dataclasses, functions and `functools.part
 depth, because a run may be made without gin.
 """
 
+import contextlib
 import dataclasses
 import enum
 import functools
@@ -19,13 +20,13 @@ import inspect
 import os
 import types
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from prompt_tuning import paths
 from prompt_tuning.prompts import files
 from prompt_tuning.run import MACRO_OF_FIELD, Run
 
@@ -159,9 +160,10 @@ def digest(content: bytes) -> str:
 
 def _file(path: str) -> str:
     """The digest of a file's content; a prompt may be named without its suffix."""
-    for candidate in (path, *(path + suffix for suffix in files.SUFFIXES)):
-        if os.path.isfile(candidate):
-            return f"file {digest(Path(candidate).read_bytes())}"
+    with contextlib.suppress(ValueError, OSError):  # reading it reports what is wrong
+        for candidate in (path, *(path + suffix for suffix in files.SUFFIXES)):
+            if paths.is_file(place := paths.expand(candidate)):
+                return f"file {digest(paths.read_bytes(place))}"
     return repr(path)
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import re
+import types
 
 import numpy as np
 import pytest
@@ -71,9 +72,22 @@ def test_other_libraries_are_one_line():
     )
 
 
+def task_named(name):
+    return types.SimpleNamespace(name=name)
+
+
 def examples(*targets, split="train"):
     ragged = batches.Ragged.from_rows([np.array(row, np.int32) for row in targets])
-    return batches.Examples("a", split, {"inputs": 8, "targets": 8}, ragged, ragged, (), {}, {})
+    return batches.Examples(
+        types.SimpleNamespace(name="a"),
+        split,
+        {"inputs": 8, "targets": 8},
+        ragged,
+        ragged,
+        (),
+        {},
+        {},
+    )
 
 
 def of_data(*sets):
@@ -86,7 +100,7 @@ def test_other_data_under_the_same_name_are_refused(monkeypatch):
     train, dev = examples([1, 2], [3]), examples([4], split="validation")
     then = of_data(train, dev)
     assert then.data["a train"]["rows"] == 2
-    monkeypatch.setattr(batches, "load", lambda task, split, *_, **__: now[split])
+    monkeypatch.setattr(batches, "load_examples", lambda task, split, *_, **__: now[split])
     found = []
     for other in (examples([1], [2, 3]), examples([3], [1, 2]), examples([1, 2], [3], [4])):
         now = {"train": other, "validation": dev}
@@ -106,8 +120,8 @@ def test_other_data_under_the_same_name_are_refused(monkeypatch):
 def test_data_that_are_drawn_anew_each_time_are_not_compared(monkeypatch, capsys):
     """A user's task with a random preprocessor can be resumed."""
     numbers = itertools.count()
-    monkeypatch.setattr(batches, "load", lambda *_, **__: examples([next(numbers)]))
-    first, second = batches.load("a"), batches.load("a")
+    monkeypatch.setattr(batches, "load_examples", lambda *_, **__: examples([next(numbers)]))
+    first, second = batches.load_examples("a"), batches.load_examples("a")
     identity.check("runs/a", of_data(first), of_data(second), [second])
     assert capsys.readouterr().out == (
         "the data of a train differ each time they are read and cannot be compared\n"
@@ -116,7 +130,10 @@ def test_data_that_are_drawn_anew_each_time_are_not_compared(monkeypatch, capsys
 
 def test_the_rates_of_a_mixture_belong_to_it():
     run = tiny_runs.make_run("anywhere")
-    parts = [examples([1]), dataclasses.replace(examples([2]), task="b")]
+    parts = [
+        examples([1]),
+        dataclasses.replace(examples([2]), task=task_named("b")),
+    ]
     then, now = (
         identity.of_run(run, "0123", batches.TrainBatches(parts, 1, 0, rates), [])
         for rates in ([1.0, 1.0], [1.0, 3.0])

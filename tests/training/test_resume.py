@@ -19,7 +19,7 @@ import tiny_runs
 from prompt_tuning import trees
 from prompt_tuning.checkpoints.training_state import StateStore
 from prompt_tuning.data import batches
-from prompt_tuning.data.tables import TableTask, register
+from prompt_tuning.data.tables import TableTask
 from prompt_tuning.inference.frozen import load_parameters
 from prompt_tuning.model import decoding
 from prompt_tuning.prompts import files
@@ -240,12 +240,14 @@ def test_other_data_under_the_same_names_are_refused(tmp_path, capsys):
     def train(**settings):
         table = TableTask("two_words", str(tmp_path / "train.csv"), str(tmp_path / "dev.csv"),
                           "label", vocabulary="byt5")  # fmt: skip
-        register(table)
         options = {"task": "two_words", "train_steps": 1, "eval_examples": None}
+        options["local_tasks"] = (table,)
         loop.train_run(tiny_runs.make_run(tmp_path / "run", **(options | settings)))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "load", tiny_runs._load)  # `quick` would read the table only once
+        patch.setattr(
+            batches, "load_examples", tiny_runs._load
+        )  # `quick` would read the table only once
         train()
         before = contents(tmp_path / "run")
         (tmp_path / "train.csv").write_text("\n".join([*rows, "a poor film,awful"]))
