@@ -36,6 +36,7 @@ def held(folder: str) -> Iterator[None]:
 
     Raises:
       ValueError: another process, or this one, holds the lock; names it and since when.
+      OSError: the file cannot be written.
     """
     if paths.is_remote(folder):
         yield
@@ -44,8 +45,7 @@ def held(folder: str) -> Iterator[None]:
     path = os.path.join(folder, FILE)
     handle = _acquire(folder, path)
     try:
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, json.dumps(_holder()).encode(), 0)
+        _write_holder(handle, path)
         yield
     finally:
         if _is_file(path, handle):  # else someone removed or replaced the folder
@@ -92,13 +92,19 @@ def _is_file(path: str, handle: int) -> bool:
         return False
 
 
-def _holder() -> dict[str, str | int]:
+def _write_holder(handle: int, path: str) -> None:
     now = datetime.datetime.now(datetime.UTC)
-    return {
+    holder = {
         "host": socket.gethostname(),
         "process": os.getpid(),
         "since": now.strftime("%Y-%m-%d %H:%M:%S UTC"),
     }
+    try:
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps(holder).encode(), 0)
+    except OSError as error:  # a full disk
+        error.filename = path
+        raise
 
 
 def _refusal(folder: str, content: bytes) -> str:
