@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
-from prompt_tuning import trees
+from prompt_tuning import folders, trees
 from prompt_tuning.checkpoints import t5x_native
 from prompt_tuning.methods import tuned_file
 from prompt_tuning.prompts.metadata import PromptMetadata

@@ -26,6 +26,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from prompt_tuning import folders, paths
+from prompt_tuning.checkpoints.training_state import StateStore
 from prompt_tuning.data import batches
 from prompt_tuning.prompts import files
 from prompt_tuning.run import Run
@@ -121,19 +122,13 @@ def write(folder: str, identity: Identity) -> None:
 
 
 def is_known(
-    folder: str,
-    model_dir: str,
-    now: Identity,
-    examples: Sequence[batches.Examples],
-    *,
-    has_states: bool,
+    store: StateStore, model_dir: str, now: Identity, examples: Sequence[batches.Examples]
 ) -> bool:
-    """Whether the states in a folder are known to be this run's; reports changed libraries.
+    """Whether the states of a run are known to be this run's; reports changed libraries.
 
     Args:
-      folder: of the states.
+      store: the states.
       model_dir, now, examples: see `check`.
-      has_states: whether there are any.
 
     Returns:
       False if there are no states, or they were saved by a version that wrote no identity; then
@@ -142,8 +137,14 @@ def is_known(
     Raises:
       ValueError: they belong to another run, see `check`.
     """
-    then = read(folder) if has_states else None
+    if not store.steps():
+        return False
+    then = read(store.directory)
     if then is None:
+        print(
+            f"{store.directory} has no {FILE}: an earlier version saved these states, so only "
+            "task, model, batch size and seed are compared."
+        )
         return False
     check(model_dir, then, now, examples)
     if line := other_versions(then, now):

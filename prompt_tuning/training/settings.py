@@ -27,8 +27,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from prompt_tuning import paths
+from prompt_tuning.methods import model_tuning, of_run, prompt_tuning
+from prompt_tuning.methods.method import Method
 from prompt_tuning.prompts import files
-from prompt_tuning.run import MACRO_OF_FIELD, Run
+from prompt_tuning.run import AS_METHOD, MACRO_OF_FIELD, Run
 
 # Fields that do not affect the result: folders, speed, additional measurements and files. Data and
 # vocabulary are compared by content, not by path.
@@ -45,8 +47,9 @@ WITHOUT_EFFECT = {
     "vocabulary_file",
     "task_module",
     "allow_other_model",
+    "resolved",
 }
-OF_THE_PROMPT = {"prompt_initializer", "prompt_position", "embedding_file"}
+OF_WHAT_IS_ADDED = {"prompt_initializer", "prompt_position", "embedding_file"}
 PROBED_STEPS = sorted({0, *np.geomspace(1, 2_000_000, 120).astype(int).tolist()})
 SHOWN_STEPS = (0, 100, 1_000, 10_000)
 
@@ -77,7 +80,8 @@ def settings(run: Run) -> Settings:
     A setting that names a file (..._file, ..._FILE, ....path) stands for the file's content.
     """
     found = Settings({}, {})
-    left_out = WITHOUT_EFFECT | (OF_THE_PROMPT if run.prompt_length is None else set())
+    adds_nothing = run.method.kind == model_tuning.KIND
+    left_out = WITHOUT_EFFECT | (OF_WHAT_IS_ADDED if adds_nothing else set())
     for field in dataclasses.fields(run):
         if field.name in left_out:
             continue
@@ -189,7 +193,9 @@ def _is_made_of_parts(value: Any) -> bool:
 
 def _parts(value: Any) -> Iterator[Part]:
     """What a partial binds, a function's defaults, a dataclass's fields, an object's attributes."""
-    if isinstance(value, functools.partial):
+    if isinstance(value, Method):
+        yield from _method_parts(value)
+    elif isinstance(value, functools.partial):
         yield from _arguments(value.func, value.args, value.keywords)
     elif inspect.ismethod(value):
         yield Part("self", value.__self__)
@@ -205,6 +211,20 @@ def _parts(value: Any) -> Iterator[Part]:
     else:
         for name, attribute in sorted(getattr(value, "__dict__", {}).items()):
             yield Part(name, attribute)
+
+
+def _method_parts(method: Method) -> Iterator[Part]:
+    """The settings of a method, which for prompt tuning are fields of the run, too.
+
+    One without settings, of the user's own, is compared by its functions.
+    """
+    repeated = of_run.FIELDS.values() if method.kind == prompt_tuning.KIND else ()
+    for name, value in method.settings.items():
+        if name not in repeated:
+            yield Part(name, value)
+    if not method.settings and method.kind != model_tuning.KIND:
+        yield Part("hooks", method.hooks)
+        yield Part("start", method.start)
 
 
 def _arguments(function: Callable, args: tuple, keywords: Mapping[str, Any]) -> Iterator[Part]:
@@ -253,6 +273,9 @@ def _names_and_constants(code: types.CodeType) -> Iterator[str]:
 
 
 def _default(field: dataclasses.Field) -> Any:
+    if field.default is AS_METHOD:
+        argument = of_run.FIELDS.get(field.name, field.name)
+        return inspect.signature(prompt_tuning.prompt_tuning).parameters[argument].default
     if field.default is not dataclasses.MISSING:
         return field.default
     if field.default_factory is not dataclasses.MISSING:
@@ -266,6 +289,8 @@ def _qualified(value: Any) -> str:
     The module is left out for this package, and private modules for others: they change from
     version to version.
     """
+    if isinstance(value, Method):
+        return value.kind
     if isinstance(value, functools.partial):
         return _qualified(value.func)
     named = value if hasattr(value, "__qualname__") else type(value)

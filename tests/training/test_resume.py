@@ -293,7 +293,7 @@ def test_states_without_an_identity_get_one(tmp_path, prompted, capsys):
     written = (folder / "state/identity.json").read_text()
     (folder / "state/identity.json").unlink()
     loop.train_run(tiny_runs.load_run(folder))
-    assert "only task, model, batch size and seed were compared" in capsys.readouterr().out
+    assert "only task, model, batch size and seed are compared" in capsys.readouterr().out
     assert (folder / "state/identity.json").read_text() == written
     with pytest.raises(ValueError, match="Run.z_loss was 0.0001 and is 0 now"):
         loop.train_run(tiny_runs.load_run(folder, "Run.z_loss=0.0"))

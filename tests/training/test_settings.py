@@ -14,7 +14,9 @@ import pytest
 import tiny_runs
 
 from prompt_tuning.data.tables import TableTask
+from prompt_tuning.methods.method import Method
 from prompt_tuning.model import decoding
+from prompt_tuning.model.hooks import Hooks
 from prompt_tuning.prompts import initializers
 from prompt_tuning.run import Run
 from prompt_tuning.training import schedules
@@ -59,7 +61,7 @@ def test_every_field_is_part_of_it_or_named_as_without_effect(run):
         "initial_checkpoint_path": "random:1", "param_dtype": "bfloat16", "task": "other",
         "task_feature_lengths": {"targets": 8, "inputs": 40}, "prompt_length": 5,
         "prompt_initializer": initializers.from_random_uniform, "prompt_position": "suffix",
-        "prompt_file": "a", "embedding_file": "a", "trainable": (".*",), "optimizer": adamw,
+        "method": Method(kind="mine", settings={"size": 3}), "prompt_file": "a", "embedding_file": "a", "trainable": (".*",), "optimizer": adamw,
         "weight_decay_rate": 0.5, "train_steps": 7, "batch_size": 9, "label_smoothing": 0.1,
         "z_loss": 0.5, "loss_normalizing_factor": 2.0, "seed": 1, "eval_period": 3,
         "eval_split": "test", "eval_examples": 21, "early_stopping": 1,
@@ -116,6 +118,26 @@ def test_a_model_without_a_prompt_has_none_of_its_settings(run):
     run = dataclasses.replace(run, trainable=(".*",), prompt_length=None)
     assert changed(run, prompt_initializer=initializers.from_random_uniform) == {}
     assert changed(run, prompt_position="suffix") == {}
+
+
+def start(rng, frozen, *, scale=1.0):
+    return {}
+
+
+def test_a_method_is_its_settings_or_its_functions(run):
+    """A method of one's own may tell no settings."""
+    mine = dataclasses.replace(run, method=Method(kind="mine", settings={"size": 3}))
+    other = Method(kind="mine", settings={"size": 4})
+    assert changed(mine, method=other) == {"mine.size": ("3", "4")}
+    untold, doubled = (
+        Method(kind="mine", start=functools.partial(start, scale=scale)) for scale in (1.0, 2.0)
+    )
+    mine = dataclasses.replace(run, method=untold)
+    assert changed(mine, method=doubled) == {"start.scale": ("1", "2")}
+    hooked = dataclasses.replace(untold, hooks=Hooks(encoder_input=lambda: 0.5))
+    again = dataclasses.replace(untold, hooks=Hooks(encoder_input=lambda: 0.25))
+    assert changed(mine, method=hooked)
+    assert changed(dataclasses.replace(run, method=hooked), method=again)
 
 
 def test_a_schedule_is_its_values(run):
