@@ -1,22 +1,42 @@
-"""Files and folders that are written whole or not at all, and that survive a power cut."""
+"""Atomic writes of files and folders that survive a power cut.
+
+They are written under a temporary name beside the final one and then renamed:
+
+    best.npy.tmp-node7-4242-9f3a61c0      host, process, 8 random digits
+
+so no two processes share a temporary name, on whatever hosts they run, and the name says which
+process wrote it.
+"""
 
 import contextlib
 import io
 import os
+import re
+import secrets
 import shutil
-from collections.abc import Iterator
+import socket
+import time
+from collections.abc import Iterable, Iterator
 from typing import IO
 
 from prompt_tuning import paths
 
+_TEMPORARY = re.compile(r"\.tmp-(?P<host>.+)-(?P<process>\d+)-[0-9a-f]{8}$")
+_OLD_SECONDS = 24 * 60 * 60  # of a file from another host, whose processes we cannot look up
+
+
+def temporary_name(path: str | os.PathLike) -> str:
+    """A unique name beside `path`."""
+    return f"{os.fspath(path)}.tmp-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+
 
 @contextlib.contextmanager
 def new_folder(path: str | os.PathLike, choose: str = "folder") -> Iterator[str]:
-    """Gives a folder to fill, which becomes `path` if nothing was raised, and else is removed.
+    """Yields a folder to fill; it is renamed to `path` at the end, or removed after an error.
 
     Args:
       path: must not exist.
-      choose: what the user may choose otherwise, for the message.
+      choose: what the user can change, for the message.
 
     Raises:
       ValueError: the folder exists.
@@ -24,8 +44,7 @@ def new_folder(path: str | os.PathLike, choose: str = "folder") -> Iterator[str]
     final = os.path.abspath(path)
     if os.path.exists(final):
         raise ValueError(f"{final!r} exists already. Choose another {choose}, or remove it first.")
-    temporary = f"{final}.tmp-{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = temporary_name(final)
     os.makedirs(temporary)
     try:
         yield temporary
@@ -35,15 +54,24 @@ def new_folder(path: str | os.PathLike, choose: str = "folder") -> Iterator[str]
         raise
 
 
-def replace_file(path: str | os.PathLike, content: bytes) -> None:
-    """Writes a file that is whole at every moment: the old one, then the new one.
+def remove_folder(path: str | os.PathLike) -> None:
+    """Removes a folder so that it is never seen incomplete: it is renamed first."""
+    temporary = temporary_name(os.path.abspath(path))
+    os.rename(path, temporary)
+    shutil.rmtree(temporary)
 
-    In a bucket (gs://) a file appears only when it is whole.
+
+def replace_file(path: str | os.PathLike, content: bytes) -> None:
+    """Writes a file atomically: a reader sees the old content or the new one.
+
+    Args:
+      path: local, or gs://, where an object becomes visible when the upload is complete.
+      content: the whole file.
     """
     if paths.is_remote(path):
         paths.write_remote(path, content)
         return
-    temporary = f"{os.fspath(path)}.tmp-{os.getpid()}"
+    temporary = temporary_name(path)
     try:
         write_synced(temporary, content)
         os.replace(temporary, path)
@@ -72,7 +100,7 @@ def new_file(path: str | os.PathLike) -> Iterator[IO[str]]:
     if os.path.isdir(final):
         raise ValueError(f"{final!r} is a folder; a file to write was expected.")
     os.makedirs(os.path.dirname(final), exist_ok=True)
-    temporary = f"{final}.tmp-{os.getpid()}"
+    temporary = temporary_name(final)
     try:
         with open(temporary, "w", encoding="utf-8") as file:
             yield file
@@ -100,3 +128,37 @@ def write_synced(path: str | os.PathLike, content: bytes) -> None:
         if error.errno and not error.filename:
             error.filename = os.fspath(path)
         raise
+
+
+def remove_leftovers(candidates: Iterable[str | os.PathLike]) -> None:
+    """Removes the temporary files and folders among the candidates whose writer has ended.
+
+    These are the ones written on this host by a process that does not run any more, and those
+    written on another host and not modified for a day. Other names are left alone.
+    """
+    for path in map(os.fspath, candidates):
+        if not _is_leftover(path):
+            continue
+        if os.path.isdir(path):
+            shutil.rmtree(path)
+        else:
+            os.remove(path)
+
+
+def _is_leftover(path: str) -> bool:
+    named = _TEMPORARY.search(path)
+    if named is None:
+        return False
+    if named["host"] == socket.gethostname():
+        return not _runs(int(named["process"]))
+    return time.time() - os.path.getmtime(path) > _OLD_SECONDS
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it belongs to another user
+        return True
+    return True

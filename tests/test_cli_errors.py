@@ -167,7 +167,7 @@ def tiny_disk(tmp_path):
 
 @pytest.mark.usefixtures("quick")
 def test_a_disk_that_becomes_full_while_training(tiny_disk, capfd):
-    (tiny_disk / "others").write_bytes(b"0" * 925_000)
+    (tiny_disk / "others").write_bytes(b"0" * 915_000)
     assert cli.main([*COMMAND, f"--gin.MODEL_DIR={tiny_disk}/run"]) == 2
     error = capfd.readouterr().err
     assert error.startswith("error: ")

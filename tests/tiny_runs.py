@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import io
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -86,6 +87,11 @@ def make_run(model_dir: Path | str, **changes: object) -> Run:
         "eval_batch_size": 16,
     }
     return Run(**(settings | changes))
+
+
+def leftover(path: Path) -> Path:
+    """Where a process of this host that was killed had begun to write a file or folder."""
+    return path.with_name(f"{path.name}.tmp-{socket.gethostname()}-{2**22 + 1}-0123abcd")
 
 
 def read_metrics(model_dir: Path | str) -> list[dict[str, Any]]:

@@ -42,7 +42,15 @@ _READERS: dict[str, ModuleType] = {
     "safetensors with T5X's names": t5x_safetensors,
     "Hugging Face (safetensors)": hugging_face,
 }
-_NAMED: dict[str, tuple[Callable[[str], bool], Callable[[str], str]]] = {}
+
+
+class _Names(NamedTuple):
+    is_name: Callable[[str], bool]
+    find: Callable[[str], str]
+    fingerprint: Callable[[str], str | None]
+
+
+_NAMED: dict[str, _Names] = {}
 _DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 _PARALLEL_READS = 4
 
@@ -50,7 +58,11 @@ _logger = logging.getLogger(__name__)
 
 
 def register_names(
-    family: str, *, is_name: Callable[[str], bool], find: Callable[[str], str]
+    family: str,
+    *,
+    is_name: Callable[[str], bool],
+    find: Callable[[str], str],
+    fingerprint: Callable[[str], str | None] = lambda name: None,
 ) -> None:
     """Makes the names of a family of models usable wherever a checkpoint path is.
 
@@ -58,8 +70,10 @@ def register_names(
       family: registering it again replaces it.
       is_name: whether a text is such a name and not a path.
       find: turns a name into the path of a checkpoint, or raises ValueError.
+      fingerprint: of the parameters, see `trees.fingerprint`, where it is known without reading
+        them; None where it is not.
     """
-    _NAMED[family] = (is_name, find)
+    _NAMED[family] = _Names(is_name, find, fingerprint)
 
 
 class Row(NamedTuple):
@@ -84,6 +98,16 @@ def find(path: str | os.PathLike) -> str:
       ValueError: there is no checkpoint, or one that is not read.
     """
     return _find(os.fspath(path))[0]
+
+
+def stated_fingerprint(path: str) -> str | None:
+    """The fingerprint of a checkpoint's parameters, where it is known without reading them.
+
+    Returns:
+      None for a path, and for a name whose family does not know it.
+    """
+    named = next((names for names in _NAMED.values() if names.is_name(path)), None)
+    return named.fingerprint(path) if named else None
 
 
 def step_of(name: str) -> int | None:
@@ -233,8 +257,8 @@ def _find(path: str) -> tuple[str, ModuleType]:
     if hugging_face_hub.is_name(path):
         folder = hugging_face_hub.fetch(path)
     else:
-        named = next((find for is_name, find in _NAMED.values() if is_name(path)), None)
-        folder = named(path) if named else _expand(path).rstrip("/") or "/"
+        named = next((names for names in _NAMED.values() if names.is_name(path)), None)
+        folder = named.find(path) if named else _expand(path).rstrip("/") or "/"
     is_index = os.path.basename(folder) == t5x_native.INDEX_FILE and os.path.isfile(folder)
     if is_index or hugging_face.is_file_of_one(folder):
         folder = os.path.dirname(folder) or "."

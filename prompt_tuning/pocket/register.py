@@ -13,7 +13,9 @@ from prompt_tuning.pocket import models, repeats, vocabulary
 def register_models() -> None:
     """Registers the names of the pocket models, their vocabulary and their initial parameters."""
     vocabularies.register_family(vocabulary.FAMILY)
-    checkpoint.register_names("pocket", is_name=models.is_name, find=models.find)
+    checkpoint.register_names(
+        "pocket", is_name=models.is_name, find=models.find, fingerprint=models.fingerprint
+    )
     frozen.register_random(repeats.RANDOM_REPEATS, repeats.start_from_repeats)
 
 

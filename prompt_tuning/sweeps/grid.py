@@ -1,16 +1,16 @@
-"""Reads what a sweep varies, and lists its runs: every combination of its axes, for every seed.
+"""Reads the file of a sweep and lists its runs: every combination of its axes, for every seed.
 
     runs = "runs/pocket"                           folder of the runs
-    gin_files = ["gin/runs/run.gin"]               what all runs have in common
+    gin_files = ["gin/runs/run.gin"]               settings of all runs
     bindings = ["BATCH_SIZE = 32"]
     seeds = [0, 1, 2]
 
-    [report]                                       what the table and the figure show
+    [report]                                       contents of the table and the figure
     score = "dev_score"
-    panels = "task"                                three axes: a panel each,
+    panels = "task"                                the three axes: one panel each,
     x = "size"                                     from left to right,
-    lines = "method"                               a line each
-    overall = "PocketGLUE"                         if it is there: one more panel, their mean
+    lines = "method"                               one line each
+    overall = "PocketGLUE"                         optional: one more panel, their mean
 
     [axes.task.boolq]                              one value of the axis 'task'
     gin_files = ["gin/tasks/pocket_boolq.gin"]
@@ -18,24 +18,23 @@
     [axes.method.frozen]
     gin_files = ["gin/methods/prompt_tuning.gin"]
     bindings = ["Run.prompt_length = None"]
-    train = false                                  is only measured
-    seeds = [0]                                    nothing in it is drawn; the last axis decides
+    train = false                                  is only evaluated
+    seeds = [0]                                    nothing is random; the last axis with seeds wins
 
-    [[exclude]]                                    combinations that are left out
+    [[exclude]]                                    combinations to leave out
     size = "xl"
     method = "model"
 
-    [[set]]                                        what some combinations set besides
+    [[set]]                                        additional settings of some combinations
     task = "record"
     bindings = ["TRAIN_STEPS = 2000"]
 
-The file is TOML and nothing in it runs. Bindings are those of the command line, `NAME=VALUE`.
+The file is TOML; no code in it is executed. Bindings are written as on the command line,
+`NAME=VALUE`.
 """
 
 import dataclasses
-import hashlib
 import itertools
-import json
 import os
 import re
 import tomllib
@@ -80,23 +79,8 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """Its name, the same whatever else the sweep holds: 'boolq-s-prompt-0'."""
+        """Its name, 'boolq-s-prompt-0'; it does not depend on the other cells."""
         return "-".join([*self.values.values(), str(self.seed)])
-
-    @property
-    def settings(self) -> str:
-        """A digest of the names of its gin files and of its bindings, not of what the files say."""
-        text = json.dumps([self.gin_files, self.bindings, self.train])
-        return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
-
-    @property
-    def pocket_model(self) -> str | None:
-        """The pocket model that its bindings name, 'pocket_s@10'."""
-        text = "\n".join(self.bindings)
-        found = re.findall(
-            r"^INITIAL_CHECKPOINT_PATH *= *['\"]?(pocket_[\w@]+)['\"]? *$", text, re.MULTILINE
-        )
-        return found[-1] if found else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,9 +90,9 @@ class Sweep:
     Attributes:
       path: the file; results, tables and figures are written beside it.
       runs: the folder of the runs.
-      report: what the report shows, see above; its axes are there.
+      report: the [report] table; panels, x and lines name axes.
       axes: the values of each axis, in the order of the file.
-      cells: all runs, those that differ in the seed alone together.
+      cells: all runs; those that differ only in the seed are adjacent.
     """
 
     path: str
@@ -123,15 +107,15 @@ class Sweep:
 
     @property
     def results(self) -> str:
-        """The file of the finished runs, one JSON object a line."""
+        """The file of the finished runs, one JSON object per line."""
         return os.path.join(self.folder, "results.jsonl")
 
 
-def load(path: str) -> Sweep:
+def read_sweep(path: str) -> Sweep:
     """Reads a sweep.
 
     Raises:
-      ValueError: the file cannot be read, or says something that is not understood.
+      ValueError: the file cannot be read, or has an unknown or malformed entry.
     """
     path = paths.local(path, "A sweep's file")
     try:
@@ -146,14 +130,14 @@ def load(path: str) -> Sweep:
     chosen = [report[name] for name in ("panels", "x", "lines")]
     if sorted(chosen) != sorted(axes):
         raise ValueError(
-            f"{path}, [report]: panels, x and lines must share out the three axes, which are "
+            f"{path}, [report]: panels, x and lines must name the three axes, one each: "
             f"{', '.join(axes)}; got {', '.join(chosen)}."
         )
     overall, panels = report.get("overall"), [value.name for value in axes[report["panels"]]]
     if overall in panels or not isinstance(overall, str | None):
         raise ValueError(
-            f"{path}, [report]: overall names one more panel, a text that none of "
-            f"{report['panels']} has; got {overall!r}."
+            f"{path}, [report]: overall must be a text that is no value of "
+            f"{report['panels']}; got {overall!r}."
         )
     excluded = [_rule(path, "exclude", axes, rule) for rule in found.get("exclude", [])]
     set_besides = [
@@ -167,16 +151,16 @@ def load(path: str) -> Sweep:
 
 
 def select(sweep: Sweep, shard: str | None = None, only: Sequence[str] = ()) -> list[Cell]:
-    """Picks cells.
+    """Selects cells.
 
     Args:
       sweep: the sweep.
-      shard: 'I/N', the I-th of N parts, from 0; the seeds of a combination stay together, so
-        that each process compiles it at most once.
-      only: 'AXIS=VALUE'; several of one axis are alternatives.
+      shard: 'I/N', the I-th of N parts, from 0. The seeds of a combination stay in one shard, so
+        that it is compiled only once.
+      only: 'AXIS=VALUE'; several values of one axis are alternatives.
 
     Raises:
-      ValueError: a shard or an axis that there is not.
+      ValueError: the shard, an axis or a value does not exist.
     """
     number, count = _shard(shard)
     wanted: dict[str, set[str]] = {}
@@ -193,7 +177,7 @@ def select(sweep: Sweep, shard: str | None = None, only: Sequence[str] = ()) -> 
 
 
 def check_value(axes: Mapping[str, tuple[Value, ...]], axis: str, name: str, where: str) -> None:
-    """Refuses an axis or a value that the sweep does not have."""
+    """Refuses an unknown axis or value."""
     if axis not in axes:
         raise ValueError(f"{where} names the axis {axis!r}; there are {', '.join(axes)}.")
     known = [value.name for value in axes[axis]]
@@ -202,7 +186,7 @@ def check_value(axes: Mapping[str, tuple[Value, ...]], axis: str, name: str, whe
 
 
 def _rule(path: str, kind: str, axes: Mapping[str, tuple[Value, ...]], rule: Mapping[str, Any]):
-    """The combination that a rule speaks of, {axis: value}."""
+    """The combinations that a rule applies to, as {axis: value}."""
     if kind == "set":
         _check_types(f"{path}, [[set]]", rule)
     combination = {key: x for key, x in rule.items() if (kind, key) != ("set", "bindings")}
@@ -249,8 +233,8 @@ def _check_keys(where: str, found: Mapping[str, Any], known: set[str], required=
     unknown = sorted(set(found) - known)
     missing = sorted(required - set(found))
     if unknown or missing:
-        problem = f"does not know {unknown[0]!r}" if unknown else f"lacks {missing[0]!r}"
-        raise ValueError(f"{where} {problem}; what it may say: {', '.join(sorted(known))}.")
+        problem = f"has the unknown key {unknown[0]!r}" if unknown else f"lacks {missing[0]!r}"
+        raise ValueError(f"{where} {problem}; known keys: {', '.join(sorted(known))}.")
     _check_types(where, found)
 
 

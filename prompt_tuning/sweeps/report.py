@@ -1,12 +1,12 @@
 """From a sweep's results to a table and a figure: mean and spread over seeds.
 
-    table.md     a row for each panel and x, a column for each line: 91.2 ± 0.8 (3)
-    table.csv    the same numbers, one row a combination, for other tools
-    figure.png   a panel for each task, score against size, a line for each method
+    table.md     one row per panel and x, one column per line: 91.2 ± 0.8 (3)
+    table.csv    the same numbers for other tools, one row per combination
+    figure.png   one panel per task, score against size, one line per method
 
-± is the standard deviation over the seeds (n - 1), (3) their number. What was not run, or
-failed, is shown as missing; nothing is ever filled in. The overall panel, if there is one, is the
-mean of the others, taken for each seed that all of them have.
+± is the standard deviation over the seeds (n - 1), (3) their number. Runs that are missing or
+failed are shown as missing and never imputed. The overall panel, if there is one, is the mean of
+the others for each seed that all of them have.
 """
 
 import csv
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from prompt_tuning.sweeps import grid, runner
 
 MISSING = "–"
-COLUMNS = (4, 3)  # panels side by side, whichever leaves fewer places empty
+COLUMNS = (4, 3)  # panels side by side, whichever leaves fewer panels empty
 PANEL_INCHES = (3.0, 2.6)
 FLOOR = "majority"
 CSV_COLUMNS = (
@@ -28,7 +28,7 @@ CSV_COLUMNS = (
 )  # fmt: skip
 
 
-class Cell(NamedTuple):
+class Combination(NamedTuple):
     """The runs of one combination, over its seeds."""
 
     scores: list[float]
@@ -44,7 +44,7 @@ class Cell(NamedTuple):
         return statistics.stdev(self.scores) if len(self.scores) > 1 else None
 
     def average(self, name: str) -> float | None:
-        """The mean of another number of the runs, of the best step where it has one."""
+        """The mean of another number of the runs, at the best step where it is measured there."""
         values = [record["best"].get(name, record.get(name)) for record in self.records]
         values = [value for value in values if value is not None]
         return statistics.fmean(values) if values else None
@@ -57,7 +57,7 @@ class Cell(NamedTuple):
 
 
 def write_report(path: str) -> list[str]:
-    """Writes the table and the figure of a sweep beside its file.
+    """Writes the table and the figure of a sweep next to its file.
 
     Args:
       path: the sweep's file.
@@ -66,9 +66,9 @@ def write_report(path: str) -> list[str]:
       The paths written: Markdown, CSV, PNG.
 
     Raises:
-      ValueError: the sweep cannot be read, or nothing of it was run yet.
+      ValueError: the sweep cannot be read, or has no results yet.
     """
-    sweep = grid.load(path)
+    sweep = grid.read_sweep(path)
     records = list(runner.read_results(sweep).values())
     if not records:
         raise ValueError(
@@ -82,25 +82,25 @@ def write_report(path: str) -> list[str]:
     return paths
 
 
-def gather(sweep: grid.Sweep, records: Sequence[Mapping[str, Any]], **values: str) -> Cell:
-    """The runs that have the given values; those without a finite score count as missing.
+def gather(sweep: grid.Sweep, records: Sequence[Mapping[str, Any]], **values: str) -> Combination:
+    """Collects the runs with the given values; those without a finite score count as missing.
 
     Args:
       sweep: names the score.
       records: results, see `runner.read_results`.
-      **values: the value of each axis, or of some; of each for the overall panel.
+      **values: axis values; all of them for the overall panel.
     """
     if values.get(sweep.report["panels"]) in _overall(sweep):
         return _mean_of_panels(sweep, records, values)
     chosen = [r for r in records if values.items() <= r["values"].items()]
     score = sweep.report["score"]
     chosen = [r for r in chosen if math.isfinite(r["best"].get(score, math.nan))]
-    return Cell([r["best"][score] for r in chosen], chosen)
+    return Combination([r["best"][score] for r in chosen], chosen)
 
 
 def _mean_of_panels(
     sweep: grid.Sweep, records: Sequence[Mapping[str, Any]], values: Mapping[str, str]
-) -> Cell:
+) -> Combination:
     cells = [gather(sweep, records, **one) for one in _in_each_panel(sweep, values)]
     by_seed = [
         {record["seed"]: score for record, score in zip(cell.records, cell.scores, strict=True)}
@@ -108,11 +108,11 @@ def _mean_of_panels(
     ]
     seeds = [seed for seed in by_seed[0] if all(seed in scores for scores in by_seed)]
     means = [statistics.fmean(scores[seed] for scores in by_seed) for seed in seeds]
-    return Cell(means, [r for cell in cells for r in cell.records if r["seed"] in seeds])
+    return Combination(means, [r for cell in cells for r in cell.records if r["seed"] in seeds])
 
 
 def _floor(sweep: grid.Sweep, records: Sequence[Mapping[str, Any]], **values: str) -> float | None:
-    """The mean over the panels that are meant, all of them for the overall one."""
+    """The floor of a panel; for the overall one the mean of all."""
     is_overall = values[sweep.report["panels"]] in _overall(sweep)
     places = _in_each_panel(sweep, values) if is_overall else [values]
     floors = [gather(sweep, records, **place).average("floor") for place in places]
@@ -134,7 +134,7 @@ def _panels(sweep: grid.Sweep) -> list[str]:
 
 
 def markdown(sweep: grid.Sweep, records: Sequence[Mapping[str, Any]]) -> str:
-    """The table, with a line on top that says where its numbers come from."""
+    """The table, below a line on the origin of its numbers."""
     panels, x, lines = (sweep.report[name] for name in ("panels", "x", "lines"))
     columns = [value.name for value in sweep.axes[lines]]
     header = [panels, x, *columns, FLOOR]
@@ -179,7 +179,7 @@ def _write_csv(path: str, sweep: grid.Sweep, records: Sequence[Mapping[str, Any]
 
 
 def _draw(path: str, sweep: grid.Sweep, records: Sequence[Mapping[str, Any]]) -> None:
-    from matplotlib.figure import Figure  # draws without a screen; slow to import
+    from matplotlib.figure import Figure  # needs no display; slow to import
 
     panels, x, lines = (sweep.report[name] for name in ("panels", "x", "lines"))
     names = _panels(sweep)
@@ -221,7 +221,7 @@ def _draw(path: str, sweep: grid.Sweep, records: Sequence[Mapping[str, Any]]) ->
 
 
 def _places(sweep: grid.Sweep, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Where each value of the x axis lies: by the models' parameters if these tell all apart."""
+    """The x coordinate of each value: the models' parameter counts, if these are distinct."""
     x = sweep.report["x"]
     names = [value.name for value in sweep.axes[x]]
     found = [gather(sweep, records, **{x: name}).average("model_parameters") for name in names]

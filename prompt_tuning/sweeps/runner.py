@@ -1,10 +1,13 @@
 """Runs a sweep: one cell after the other in one process, one line of results for each.
 
-Programs are compiled and data is read once for all runs of the same shape, so that the
-time of a run is that of its steps. A finished run is a line of results.jsonl beside the
-sweep's file; what stands there is not run again, so a sweep that was killed goes on where
-it stopped, and `--shard 0/2` and `--shard 1/2` may work on it at the same time. A run that
-fails is noted, the others go on, and the next `prompt-tuning sweep run` tries it again.
+Runs of the same shape share compiled programs and loaded data, so that a run takes only the time
+of its steps. A finished run is a line of results.jsonl next to the sweep's file and is not run
+again: a sweep that was killed resumes, and `--shard 0/2` and `--shard 1/2` may run at the same
+time. A run that fails is recorded, the others continue, and the next `prompt-tuning sweep run`
+retries it.
+
+A result counts for a cell as long as the cell's resolved configuration and the fingerprint of the
+frozen model are those that it was made with. Its seconds include the attempts that were killed.
 """
 
 import contextlib
@@ -21,15 +24,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from prompt_tuning import config
+from prompt_tuning import folders
 from prompt_tuning.data import batches, evaluation
 from prompt_tuning.inference import evaluate, loading
 from prompt_tuning.inference.frozen import parameter_shapes
 from prompt_tuning.methods.method import added_shapes, trainable_paths
-from prompt_tuning.pocket import models
 from prompt_tuning.prompts import files
 from prompt_tuning.run import Run
-from prompt_tuning.sweeps import grid
+from prompt_tuning.sweeps import grid, resolved
 from prompt_tuning.training import plots, progress
 from prompt_tuning.training.loop import train_run
 
@@ -38,32 +40,35 @@ KEPT = {
     "nothing": (),
     "all": None,
 }
+SECONDS = "seconds.json"  # of earlier attempts, and when the present one began
 
 
 def run_sweep(
     path: str, *, shard: str | None = None, only: Sequence[str] = (), keep: str = "prompts"
 ) -> int:
-    """Runs what a sweep's results do not hold yet.
+    """Makes the runs of a sweep that have no result yet.
 
     Args:
       path: the sweep's file, see `grid.py`.
       shard, only: see `grid.select`.
-      keep: what stays of a run's folder when it is measured, one of KEPT.
+      keep: what is kept of a run's folder after it was measured, one of KEPT.
 
     Returns:
-      How many runs were made.
+      The number of runs made.
 
     Raises:
-      ValueError: the sweep cannot be read; results of other settings are in the way; or, after
-        all others were made, some runs failed.
+      ValueError: the sweep or a configuration cannot be read; a result was made with other
+        settings or another model; or, at the end, some runs failed.
     """
     if keep not in KEPT:
         raise ValueError(f"--keep is one of {', '.join(KEPT)}; got {keep!r}.")
-    sweep = grid.load(path)
+    sweep = grid.read_sweep(path)
     chosen = grid.select(sweep, shard, only)
-    done = read_results(sweep)
+    loaded: resolved.Loaded = {}
+    done = read_results(sweep, loaded)
     left = [cell for cell in chosen if cell.key not in done]
-    print(f"{len(chosen):,} runs, {len(chosen) - len(left):,} of them done before")
+    _check_models(sweep, done, left, loaded)
+    print(f"{len(chosen):,} runs, {len(chosen) - len(left):,} of them done already")
     failed = []
     with batches.keep_loaded():
         for number, cell in enumerate(left, 1):
@@ -83,47 +88,72 @@ def run_sweep(
             )
     if failed:
         raise ValueError(
-            f"{len(failed)} of {len(left)} runs failed: {', '.join(failed)}. What each printed is "
-            f"in {sweep.runs}/RUN/log.txt; the same command tries them again."
+            f"{len(failed)} of {len(left)} runs failed: {', '.join(failed)}. Their output is in "
+            f"{sweep.runs}/RUN/log.txt; the same command retries them."
         )
     return len(left)
 
 
-def read_results(sweep: grid.Sweep) -> dict[str, dict[str, Any]]:
-    """Reads the finished runs of a sweep, by key; a line that was cut short counts as none.
+def read_results(
+    sweep: grid.Sweep, loaded: resolved.Loaded | None = None
+) -> dict[str, dict[str, Any]]:
+    """Reads the finished runs of a sweep, by key; truncated lines are ignored.
+
+    Args:
+      sweep: the sweep.
+      loaded: configurations loaded earlier; new ones are added.
 
     Raises:
-      ValueError: a run was made with other settings than the sweep has now.
+      ValueError: a run was made with other settings than the sweep has now, or its frozen model
+        has another fingerprint now, as far as that is known without reading it.
     """
     cells = {cell.key: cell for cell in sweep.cells}
-    done: dict[str, dict[str, Any]] = {}
-    for record in _read_lines(sweep.results):
-        cell = cells.get(record["key"])
-        if cell is None or "error" in record:
-            continue
-        if record["settings"] != cell.settings:
+    records = [r for r in _read_lines(sweep.results) if r["key"] in cells and "error" not in r]
+    runs = resolved.load_runs(
+        (cells[record["key"]] for record in records), {} if loaded is None else loaded
+    )
+    for record in records:
+        key = record["key"]
+        if record["settings"] != resolved.digest(runs[key], cells[key].train):
             raise ValueError(
-                f"{sweep.results} holds a result of {cell.key} that was made with other gin files "
-                f"or bindings than {sweep.path} names now. Move that line away to run it again."
+                f"{sweep.results} holds a result of {key} that was made with other settings than "
+                f"{sweep.path} describes now. Remove that line to run it again."
             )
-        made_with, now = record.get("pocket_model"), _pocket_model(cell)
-        if now is not None and now != made_with:
-            raise ValueError(
-                f"{sweep.results} holds a result of {cell.key} that was made with another "
-                f"{cell.pocket_model} (fingerprint {made_with}) than there is now ({now}). Move "
-                "that line away to run it again."
-            )
-        done[cell.key] = record
-    return done
+        _check_model(sweep, record, runs[key], resolved.fingerprint(runs[key], reads=False))
+    return {record["key"]: record for record in records}
 
 
-def _pocket_model(cell: grid.Cell) -> str | None:
-    """The fingerprint of the pocket model that a run starts from, if it is on this machine."""
-    return models.fingerprint(cell.pocket_model) if cell.pocket_model else None
+def _check_models(
+    sweep: grid.Sweep,
+    done: Mapping[str, Mapping[str, Any]],
+    left: Sequence[grid.Cell],
+    loaded: resolved.Loaded,
+) -> None:
+    """Refuses to add to results that were made with another model; reads each model once."""
+    cells = [cell for cell in sweep.cells if cell.key in done]
+    runs = resolved.load_runs([*cells, *left], loaded)
+    models = {(runs[cell.key].model, runs[cell.key].initial_checkpoint_path) for cell in left}
+    for cell in cells:
+        run = runs[cell.key]
+        if (run.model, run.initial_checkpoint_path) in models:
+            found = resolved.fingerprint(run, reads=True)
+            _check_model(sweep, done[cell.key], run, found)
+
+
+def _check_model(
+    sweep: grid.Sweep, record: Mapping[str, Any], run: Run, fingerprint: str | None
+) -> None:
+    made_with = record.get("frozen_model")
+    if fingerprint not in (None, made_with):
+        raise ValueError(
+            f"{sweep.results} holds a result of {record['key']} that was made with another "
+            f"{run.initial_checkpoint_path} (fingerprint {made_with}) than there is now "
+            f"({fingerprint}). Remove that line to run it again."
+        )
 
 
 def seconds_left(cells: Sequence[grid.Cell], done: Sequence[Mapping[str, Any]]) -> float:
-    """Guesses how long runs will take: each as long as those done that are most like it."""
+    """Estimates how long runs will take: each as long as the most similar ones that are done."""
     total = 0.0
     for cell in cells:
         alike = [sum(cell.values[a] == r["values"].get(a) for a in cell.values) for r in done]
@@ -133,32 +163,49 @@ def seconds_left(cells: Sequence[grid.Cell], done: Sequence[Mapping[str, Any]]) 
 
 
 def _attempt(cell: grid.Cell, sweep: grid.Sweep, keep: str) -> dict[str, Any]:
-    """Makes one run, and says what came of it; what it prints goes to its log."""
+    """Makes one run and returns its record; its output goes to its log."""
     folder = os.path.join(sweep.runs, cell.key)
     os.makedirs(folder, exist_ok=True)
-    about = {"key": cell.key, "values": dict(cell.values), "seed": cell.seed}
-    about |= {"settings": cell.settings, "pocket_model": _pocket_model(cell)}
+    about: dict[str, Any] = {"key": cell.key, "values": dict(cell.values), "seed": cell.seed}
+    earlier = _earlier_seconds(folder)
+    began = time.time()
+    _write_seconds(folder, earlier, began)
     with open(os.path.join(folder, "log.txt"), "a", encoding="utf-8", buffering=1) as log:
         try:
             with contextlib.redirect_stdout(log):
-                measured = _run(cell, folder)
+                run = resolved.load_run(cell, folder)
+                about["settings"] = resolved.digest(run, cell.train)
+                about["frozen_model"] = resolved.fingerprint(run, reads=True)
+                measured = _run(run, cell.train)
         except Exception as error:
             traceback.print_exc(file=log)
             return about | {"error": f"{type(error).__name__}: {error}"}
+    seconds = earlier + time.time() - began
+    _write_seconds(folder, seconds, time.time())
     _tidy(folder, KEPT[keep])
-    return about | measured | surroundings()
+    return about | measured | {"seconds": round(seconds, 1)} | surroundings()
 
 
-def _run(cell: grid.Cell, folder: str) -> dict[str, Any]:
-    bindings = [
-        *cell.bindings,
-        f"RANDOM_SEED = {cell.seed}",
-        f"MODEL_DIR = {folder!r}",
-        "Run.eval_rank = True",
-    ]
-    began = time.monotonic()
-    run = config.load(cell.gin_files, bindings)
-    if cell.train:
+def _earlier_seconds(folder: str) -> float:
+    """How long earlier attempts took; one that was killed counts until its last output."""
+    try:
+        with open(os.path.join(folder, SECONDS), encoding="utf-8") as file:
+            found = json.load(file)
+    except (FileNotFoundError, json.JSONDecodeError):
+        return 0.0
+    outputs = [os.path.join(folder, name) for name in ("log.txt", "metrics.jsonl")]
+    last = max((os.path.getmtime(path) for path in outputs if os.path.exists(path)), default=0.0)
+    return found["seconds"] + max(0.0, last - found["began"])
+
+
+def _write_seconds(folder: str, seconds: float, began: float) -> None:
+    content = json.dumps({"seconds": seconds, "began": began})
+    folders.replace_file(os.path.join(folder, SECONDS), content.encode())
+
+
+def _run(run: Run, train: bool) -> dict[str, Any]:
+    """Trains and evaluates, or only evaluates."""
+    if train:
         trained = train_run(run)
         best, last, curve = _measured_while_training(run, trained.best_step)
     else:
@@ -171,13 +218,12 @@ def _run(cell: grid.Cell, folder: str) -> dict[str, Any]:
         "curve": curve,
         "floor": _floor(run),
         "steps": last["step"],
-        "seconds": round(time.monotonic() - began, 1),
     }
     return measured | count_parameters(run)
 
 
 def _measured_while_training(run: Run, best_step: int | None):
-    """The dev metrics of the best step and of the last, and (step, dev score) of all."""
+    """The dev metrics of the best and the last step, and (step, dev score) of all."""
     rows = [
         {name: x for name, x in record.items() if name != "split"}
         for record in plots.read_metrics(run.model_dir)
@@ -188,7 +234,7 @@ def _measured_while_training(run: Run, best_step: int | None):
 
 
 def _floor(run: Run) -> float:
-    """The dev score of one and the same answer to every row, see `majority_floor`."""
+    """The dev score of a constant answer, see `majority_floor`."""
     sets = evaluate.load_eval_sets(run, loading.prepare_task(run))
     floors = [evaluation.majority_floor(examples).metrics for examples in sets]
     return float(np.mean([evaluation.dev_score(metrics) for metrics in floors]))
@@ -210,7 +256,7 @@ def count_parameters(run: Run) -> dict[str, int]:
 
 
 def surroundings() -> dict[str, Any]:
-    """Where a number comes from: commit, hardware, versions."""
+    """The origin of a number: commit, hardware, versions."""
     device = jax.devices()[0]
     kind = device.device_kind if device.platform != "cpu" else platform.machine()
     return {
@@ -221,7 +267,7 @@ def surroundings() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of the code, '-dirty' if code or configurations were changed since."""
+    """The commit of the code, with '-dirty' if code or configurations differ from it."""
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
     def git(*command: str) -> str:
@@ -254,12 +300,12 @@ def _tidy(folder: str, kept: tuple[str, ...] | None) -> None:
 
 
 def _append(path: str, record: Mapping[str, Any]) -> None:
-    """Adds a line in one write, so that two processes never mix theirs."""
+    """Adds a line in one write, so that the lines of two processes never interleave."""
     line = json.dumps(record, default=float) + "\n"
     handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         if os.path.getsize(path) and not _ends_in_newline(path):
-            line = "\n" + line  # after a line that a kill cut short
+            line = "\n" + line  # after a truncated line
         os.write(handle, line.encode())
     finally:
         os.close(handle)
@@ -272,7 +318,7 @@ def _ends_in_newline(path: str) -> bool:
 
 
 def _read_lines(path: str) -> list[dict[str, Any]]:
-    """Reads JSON lines, leaving out those that were cut short; none without a file."""
+    """Reads JSON lines and ignores truncated ones; without a file there are none."""
     if not os.path.exists(path):
         return []
     records = []

@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
-from prompt_tuning import trees
+from prompt_tuning import folders, trees
 from prompt_tuning.checkpoints import t5x_native
 from prompt_tuning.methods import tuned_file
 from prompt_tuning.prompts.metadata import PromptMetadata
@@ -71,9 +71,7 @@ def write_model(folder: str, params: trees.FlatTree, step: int) -> str:
     """
     again = os.path.join(folder, f"checkpoint_{step}")
     if os.path.exists(again):
-        shutil.rmtree(f"{again}.tmp-old", ignore_errors=True)
-        os.rename(again, f"{again}.tmp-old")  # never half a checkpoint under its name
-        shutil.rmtree(f"{again}.tmp-old")
+        folders.remove_folder(again)  # never half a checkpoint under its name
     return os.path.basename(t5x_native.write(folder, params, step))
 
 
@@ -83,9 +81,6 @@ def best_path(run: Run, added: bool) -> str:
 
 
 def remove_leftovers(model_dir: str) -> None:
-    """Removes what a process that was killed had begun to write."""
-    for name in glob.glob("prompts/*.tmp-*", root_dir=model_dir):
-        os.remove(os.path.join(model_dir, name))
-    for pattern in ("best/*.tmp-*", "checkpoint_*.tmp-*"):
-        for name in glob.glob(pattern, root_dir=model_dir):
-            shutil.rmtree(os.path.join(model_dir, name))
+    """Removes what processes that were killed had begun to write."""
+    for pattern in ("*.tmp-*", "prompts/*.tmp-*", "best/*.tmp-*", "state/*.tmp-*"):
+        folders.remove_leftovers(glob.glob(os.path.join(glob.escape(model_dir), pattern)))

@@ -7,6 +7,8 @@ A step depends on nothing but the state, the seed and its number, so a run that 
 resumed ends with the same prompt, bit for bit, as one that was not.
 
     setup.py         initial values, and which parameters train
+    lock.py          one process at a time
+    identity.py      what must be the same when a run is resumed; settings.py
     resume.py        the saved state
     step.py          one step
     artifacts.py     the files that it writes
@@ -26,7 +28,15 @@ from prompt_tuning.data import batches, describe, tables
 from prompt_tuning.inference import evaluate, loading
 from prompt_tuning.model.transformer import Transformer
 from prompt_tuning.run import Run
-from prompt_tuning.training import artifacts, progress, resume, setup, termination
+from prompt_tuning.training import (
+    artifacts,
+    identity,
+    lock,
+    progress,
+    resume,
+    setup,
+    termination,
+)
 from prompt_tuning.training.step import StepMetrics, TrainState, make_train_step
 
 STEPS_BETWEEN_CHECKS = 10  # of the loss; in between the accelerator is never waited for
@@ -72,20 +82,22 @@ def train_run(run: Run) -> Trained:
     """Trains what the method of a run names; resumes where an earlier process stopped.
 
     Raises:
-      ValueError: something is missing or does not fit; nothing was compiled yet.
+      ValueError: something is missing or does not fit, MODEL_DIR holds another run, or another
+        process trains there; nothing was compiled yet.
       FloatingPointError: the loss is not finite; everything saved before is intact.
       SystemExit: with code 42 after SIGTERM and 130 after Ctrl-C, when the state is saved. A
         second signal ends the process without saving.
     """
     progress.check_model_dir(run)
-    training, state = begin(run)
-    try:
-        state = train(training, state)
-        return _report_end(training, state)
-    finally:
-        training.progress.interrupt()
-        training.metrics.close()
-        training.store.close()
+    with lock.held(run.model_dir):
+        training, state = begin(run)
+        try:
+            state = train(training, state)
+            return _report_end(training, state)
+        finally:
+            training.progress.interrupt()
+            training.metrics.close()
+            training.store.close()
 
 
 def begin(run: Run) -> tuple[Training, TrainState]:
@@ -104,9 +116,13 @@ def begin(run: Run) -> tuple[Training, TrainState]:
     print(progress.parameter_table(trainable, frozen))
     artifacts.remove_leftovers(run.model_dir)
     store = StateStore(os.path.join(run.model_dir, "state"))
+    now = identity.of_run(run, t5.fingerprint, stream, dev_sets)
     try:
+        is_known = identity.is_known(store, run.model_dir, now, [*stream.examples, *dev_sets])
         fresh = resume.fresh_state(trainable, run.optimizer())
         state = resume.resume(store, run, t5.fingerprint, fresh)
+        if not is_known:
+            identity.write(store.directory, now)
         progress.write_settings(run.model_dir, run.config_text)
         tables.keep(stream.examples[0].task, run.model_dir)
         stream.step = state.step

@@ -14,7 +14,7 @@ from prompt_tuning.run import Run
 from prompt_tuning.training import setup
 from prompt_tuning.training.step import TrainState
 
-# What may not change while a run goes on: a name in the saved state, and how it is set.
+# What the states themselves say of their run, see `identity.py`: a name in them, and how it is set.
 IDENTITY = {
     "rng": "RANDOM_SEED",
     "data_position": "BATCH_SIZE",

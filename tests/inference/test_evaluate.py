@@ -5,13 +5,14 @@ import json
 import re
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import seqio
 import tiny_runs
 
 from prompt_tuning import trees
-from prompt_tuning.data import registry
+from prompt_tuning.data import batches, registry
 from prompt_tuning.inference import evaluate, loading
 from prompt_tuning.inference.frozen import load_parameters
 from prompt_tuning.model import decoding
@@ -249,6 +250,30 @@ def test_sampling_draws_from_the_seed(prompted):
     np.testing.assert_array_equal(drawn(0), drawn(0))
     assert (drawn(0) != drawn(1)).any()
     assert (drawn(0)[:4] != drawn(0)[16:]).any(), "each batch draws anew"
+
+
+def test_each_batch_is_drawn_with_a_key_of_its_own(prompted):
+    """Batch k of a sampled evaluation draws from fold_in(key(seed), k): 0, 1, 2 and no other."""
+    run = prompted.run
+    task = loading.prepare_task(run)
+    _, model, params, _ = loading.load_trained(run, task)
+    (examples,) = evaluate.load_eval_sets(run, task)
+    same = dataclasses.replace(
+        examples,
+        inputs=batches.Ragged.from_rows([examples.inputs[0]] * 20),
+        targets=batches.Ragged.from_rows([examples.targets[0]] * 20),
+    )
+    ids = evaluate.predict(model, params, same, strategy=decoding.Sample(), batch_size=8, seed=7)
+    keys = [jax.random.fold_in(jax.random.key(7), k) for k in range(3)]
+    batch = same.batch(range(8))["encoder_input_tokens"]
+    expected = [
+        decoding.generate(
+            model, params, batch, max_decode_length=8, strategy=decoding.Sample(), rng=key
+        ).tokens[:, 0]
+        for key in keys
+    ]
+    np.testing.assert_array_equal(ids, np.concatenate(expected)[:20])
+    assert not np.array_equal(ids[:8], ids[8:16])
 
 
 def test_rank_accuracy_counts_the_likeliest_label(prompted, monkeypatch):

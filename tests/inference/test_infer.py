@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -234,6 +235,24 @@ def test_several_decodes_of_one_input_come_best_first(run, tmp_path, strategy):
     if isinstance(strategy, decoding.Sample):
         other = dataclasses.replace(run, seed=1)
         assert lines_of(infer.infer_run(other, source).path) != lines
+
+
+def test_each_batch_is_drawn_with_a_key_of_its_own(run, tmp_path):
+    """The batch that begins at input k draws from fold_in(key(seed), k): 0, 8 and 16."""
+    run = dataclasses.replace(run, decoding=decoding.Sample(), eval_batch_size=8, seed=7)
+    lines = lines_of(infer.infer_run(run, write(tmp_path / "in.txt", TEXTS[:1] * 18)).path)
+    t5, model, params, _ = loading.load_trained(run, loading.prepare_task(run))
+    ids, _ = t5.encode_cut(TEXTS[:1] * 8, 48)
+    expected = []
+    for start in (0, 8, 16):
+        key = jax.random.fold_in(jax.random.key(7), start)
+        decoded = decoding.generate(
+            model, params, ids, max_decode_length=8, strategy=decoding.Sample(), rng=key
+        )
+        expected += [t5.decode(row) for row in decoded.tokens[:, 0]]
+    predicted = [line["prediction"] for line in lines]
+    assert predicted == expected[:18]
+    assert predicted[:8] != predicted[8:16]
 
 
 def test_more_decodes_than_greedy_has_are_refused(run, tmp_path):

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from prompt_tuning import config
-from prompt_tuning.sweeps import grid, report, runner
+from prompt_tuning.sweeps import grid, report, resolved, runner
+from prompt_tuning.training import settings
 
 PROJECT = Path(__file__).parents[2]
-SWEEP = grid.load(str(PROJECT / "experiments/pocket/sweep.toml"))
+SWEEP = grid.read_sweep(str(PROJECT / "experiments/pocket/sweep.toml"))
 TASKS = ("boolq", "cb", "copa", "multirc", "record", "rte", "wic", "wsc")
 EXPECTED = re.compile(
     r"Expected: best dev score ([\d.]+), measured ([\d.]+) to ([\d.]+) over (\d) seeds; a constant "
@@ -19,37 +20,29 @@ EXPECTED = re.compile(
 )
 
 
+@pytest.fixture(scope="module")
+def done():
+    return runner.read_results(SWEEP)
+
+
 @pytest.mark.parametrize("method", ["prompt", "model"])
 @pytest.mark.parametrize("task", TASKS)
-def test_a_config_is_the_run_that_was_measured(task, method):
+def test_a_config_is_the_run_that_was_measured(done, task, method):
     path = PROJECT / f"configs/pocket/{task}_{method}_tuning.gin"
     wanted = {"task": task, "size": "s", "method": method}
     cells = [cell for cell in SWEEP.cells if cell.values == wanted]
-    fields = [_fields(config.load([str(path)])), _fields(config.load(*_loaded(cells[0])))]
-    assert fields[0] == fields[1]
+    described = dataclasses.replace(config.load([str(path)]), seed=0)
+    assert settings.settings(described) == settings.settings(resolved.load_run(cells[0]))
+    assert resolved.digest(described, train=True) == done[cells[0].key]["settings"]
 
-    done = runner.read_results(SWEEP)
     scores = [done[cell.key]["best"]["dev_score"] for cell in cells]
     numbers = (np.mean(scores), min(scores), max(scores), len(cells), done[cells[0].key]["floor"])
     found = EXPECTED.search(path.read_text())
     assert [float(number) for number in found.groups()] == pytest.approx(numbers, abs=0.0501)
 
 
-def test_the_readme_has_the_table_of_the_results():
-    shown = report.markdown(SWEEP, list(runner.read_results(SWEEP).values()))
+def test_the_readme_has_the_table_of_the_results(done):
+    shown = report.markdown(SWEEP, list(done.values()))
     folder = PROJECT / "experiments/pocket"
     assert (folder / "table.md").read_text() == shown
     assert shown.split("\n\n")[1] in (folder / "README.md").read_text()
-
-
-def _loaded(cell):
-    return cell.gin_files, [*cell.bindings, "MODEL_DIR = 'anywhere'"]
-
-
-def _fields(run):
-    """What makes a run; the folder and the text it was read from do not."""
-    names = {field.name for field in dataclasses.fields(run)}
-    names -= {"model_dir", "config_text", "resolved"}
-    if run.prompt_length is None:
-        names -= {"prompt_initializer"}
-    return {name: repr(getattr(run, name)) for name in names}

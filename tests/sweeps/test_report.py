@@ -6,7 +6,7 @@ import json
 import pytest
 
 from prompt_tuning.cli import main
-from prompt_tuning.sweeps import grid, report
+from prompt_tuning.sweeps import grid, report, resolved
 
 SCORES = {
     "awful-a-frozen-0": 4.0,
@@ -20,19 +20,21 @@ SCORES = {
 @pytest.fixture
 def results(sweep_file):
     """Five runs of fifteen; one of them without a score, one that failed."""
-    cells = {cell.key: cell for cell in grid.load(str(sweep_file)).cells}
+    cells = {cell.key: cell for cell in grid.read_sweep(str(sweep_file)).cells}
+    runs = resolved.load_runs(cells.values(), {})
+    digests = {key: resolved.digest(runs[key], cell.train) for key, cell in cells.items()}
     with open(sweep_file.parent / "results.jsonl", "w") as file:
         for key, score in SCORES.items():
             best = {"step": None} if score is None else {"step": 4, "dev_score": score}
             record = {
                 "key": key, "values": cells[key].values, "seed": cells[key].seed,
-                "settings": cells[key].settings, "best": best, "last": best, "floor": 55.0,
+                "settings": digests[key], "best": best, "last": best, "floor": 55.0,
                 "steps": 4, "seconds": 720.0, "model_parameters": 100 if "-a-" in key else 200,
                 "trainable_parameters": 64, "commit": "abc", "hardware": "1 cpu",
             }  # fmt: skip
             file.write(json.dumps(record) + "\n")
         failed = cells["awful-b-model-0"]
-        record = {"key": failed.key, "settings": failed.settings, "error": "ValueError: no"}
+        record = {"key": failed.key, "error": "ValueError: no"}
         file.write(json.dumps(record) + "\n")
     return sweep_file
 
@@ -68,8 +70,9 @@ def test_the_overall_panel_is_the_mean_of_the_seeds_that_all_panels_have(results
     lines = (results.parent / "results.jsonl").read_text().splitlines()
     record = json.loads(lines[1])  # awful-a-prompt-0 has 80
     record |= {"key": "true-a-prompt-0", "values": {**record["values"], "task": "true"}}
-    (cell,) = [c for c in grid.load(str(results)).cells if c.key == record["key"]]
-    record |= {"settings": cell.settings, "best": {"step": 4, "dev_score": 60.0}, "floor": 45.0}
+    (cell,) = [c for c in grid.read_sweep(str(results)).cells if c.key == record["key"]]
+    digest = resolved.digest(resolved.load_run(cell), cell.train)
+    record |= {"settings": digest, "best": {"step": 4, "dev_score": 60.0}, "floor": 45.0}
     (results.parent / "results.jsonl").write_text("\n".join([*lines, json.dumps(record), ""]))
     report.write_report(str(results))
     table = (results.parent / "table.md").read_text().splitlines()

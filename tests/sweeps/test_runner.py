@@ -1,6 +1,7 @@
 """Tests of prompt_tuning/sweeps/runner.py: what is run, what is not run again, what remains."""
 
 import json
+import os
 import re
 
 import pytest
@@ -9,7 +10,7 @@ from prompt_tuning.cli import main
 from prompt_tuning.data import batches
 from prompt_tuning.model import decoding
 from prompt_tuning.pocket import models
-from prompt_tuning.sweeps import grid, runner
+from prompt_tuning.sweeps import grid, resolved, runner
 from prompt_tuning.training import step
 
 ONLY_A = ["task=awful", "size=a"]
@@ -25,11 +26,12 @@ def counted(monkeypatch):
     """Stands in for the work of a run: keys are noted, and those in `fails` fail."""
     made, fails = [], set()
 
-    def run(cell, folder):
-        made.append(cell.key)
-        if cell.key in fails:
+    def run(run, train):
+        key = os.path.basename(run.model_dir)
+        made.append(key)
+        if key in fails:
             raise FloatingPointError("the loss is nan")
-        return {"best": {"dev_score": 50.0}, "seconds": 2.0}
+        return {"best": {"dev_score": 50.0}}
 
     monkeypatch.setattr(runner, "_run", run)
     return made, fails
@@ -88,7 +90,7 @@ def test_what_is_done_is_not_run_again(sweep_file, counted):
     assert runner.run_sweep(str(sweep_file), only=["task=awful"]) == 5
     assert made == [f"awful-b-{r}" for r in ("frozen-0", "prompt-0", "prompt-1", "model-0",
                                              "model-1")]  # fmt: skip
-    assert len(runner.read_results(grid.load(str(sweep_file)))) == 10
+    assert len(runner.read_results(grid.read_sweep(str(sweep_file)))) == 10
 
 
 def test_a_killed_run_goes_on(sweep_file, quick, monkeypatch):
@@ -113,7 +115,7 @@ def test_a_killed_run_goes_on(sweep_file, quick, monkeypatch):
 def test_the_others_go_on_after_a_failure(sweep_file, counted, capsys):
     made, fails = counted
     fails.add("awful-a-prompt-1")
-    message = "1 of 5 runs failed: awful-a-prompt-1. What each printed is in"
+    message = "1 of 5 runs failed: awful-a-prompt-1. Their output is in"
     with pytest.raises(ValueError, match=re.escape(message)):
         runner.run_sweep(str(sweep_file), only=ONLY_A)
     assert len(made) == 5
@@ -133,26 +135,69 @@ def test_results_of_other_settings_stop_it(sweep_file, counted):
         runner.run_sweep(str(sweep_file), only=ONLY_A)
 
 
-def test_results_of_another_pocket_model_stop_it(sweep_file, counted, monkeypatch):
-    text = sweep_file.read_text()
-    sweep_file.write_text(
-        text.replace("bindings = [", 'bindings = ["INITIAL_CHECKPOINT_PATH=pocket_s", ', 1)
-    )
-    cell = grid.load(str(sweep_file)).cells[0]
-    assert cell.pocket_model == "pocket_s"
+def test_results_of_another_model_stop_it(sweep_file, counted, monkeypatch):
+    """A family that states the fingerprints of its models is asked, also for the report."""
+    sweep_file.write_text(sweep_file.read_text().replace("'random'", "'pocket_s'"))
     fingerprint = models.read_card("pocket_s")["checkpoints"]["pocket_s@100"]["fingerprint"]
     runner.run_sweep(str(sweep_file), only=ONLY_A)
-    assert {line["pocket_model"] for line in lines(sweep_file)} == {fingerprint}
+    assert {line["frozen_model"] for line in lines(sweep_file)} == {fingerprint}
     assert runner.run_sweep(str(sweep_file), only=ONLY_A) == 0
     card = {"checkpoints": {"pocket_s@100": {"fingerprint": "0123"}}}
     monkeypatch.setattr(models, "read_card", lambda size: card)
     message = rf"another pocket_s \(fingerprint {fingerprint}\) than there is now \(0123\)"
     with pytest.raises(ValueError, match=message):
-        runner.run_sweep(str(sweep_file), only=ONLY_A)
+        runner.read_results(grid.read_sweep(str(sweep_file)))
+
+
+def test_a_model_that_was_exchanged_stops_it_before_more_is_run(sweep_file, counted, monkeypatch):
+    made, _ = counted
+    with monkeypatch.context() as patch:
+        patch.setattr(resolved, "_read_fingerprint", lambda *_: "0123")
+        runner.run_sweep(str(sweep_file), only=[*ONLY_A, "method=prompt"])
+    monkeypatch.setattr(resolved, "_read_fingerprint", lambda *_: "4567")
+    assert len(runner.read_results(grid.read_sweep(str(sweep_file)))) == 2
+    message = r"another random \(fingerprint 0123\) than there is now \(4567\)"
+    with pytest.raises(ValueError, match=message):
+        runner.run_sweep(str(sweep_file), only=[*ONLY_A, "method=model"])
+    assert made == ["awful-a-prompt-0", "awful-a-prompt-1"]
+    assert runner.run_sweep(str(sweep_file), only=["size=b", "method=model"]) == 2  # another model
+
+
+def test_the_seconds_of_attempts_that_were_killed_count(sweep_file, counted, monkeypatch):
+    """Two attempts that took 100 and 20 seconds before they were killed, and one of no time."""
+    monkeypatch.setattr(resolved, "_read_fingerprint", lambda *_: "0123")
+    only = [*ONLY_A, "method=prompt"]
+    folder = sweep_file.parent / "runs/awful-a-prompt-0"
+    folder.mkdir(parents=True)
+    (folder / "seconds.json").write_text('{"seconds": 100.0, "began": 5000.0}')
+    for name, written in {"log.txt": 5010, "metrics.jsonl": 5020, "config.gin": 5500}.items():
+        (folder / name).write_text("")
+        os.utime(folder / name, (written, written))
+    runner.run_sweep(str(sweep_file), only=only)
+    first, second = (line["seconds"] for line in lines(sweep_file))
+    assert 120.0 <= first < 150.0
+    assert second < 30.0
+    assert not (folder / "seconds.json").exists()
+
+
+def test_the_seconds_of_an_attempt_that_failed_count(sweep_file, counted, monkeypatch):
+    made, fails = counted
+    monkeypatch.setattr(resolved, "_read_fingerprint", lambda *_: "0123")
+    only = [*ONLY_A, "method=frozen"]
+    fails.add("awful-a-frozen-0")
+    with pytest.raises(ValueError, match="1 of 1 runs failed"):
+        runner.run_sweep(str(sweep_file), only=only)
+    path = sweep_file.parent / "runs/awful-a-frozen-0/seconds.json"
+    written = json.loads(path.read_text())
+    path.write_text(json.dumps(written | {"began": written["began"] - 60}))
+    fails.clear()
+    runner.run_sweep(str(sweep_file), only=only, keep="all")
+    assert 60.0 <= lines(sweep_file)[-1]["seconds"] < 90.0
+    assert json.loads(path.read_text())["seconds"] >= 60.0
 
 
 def test_what_is_left_takes_as_long_as_what_is_like_it(sweep_file):
-    cells = grid.load(str(sweep_file)).cells
+    cells = grid.read_sweep(str(sweep_file)).cells
     done = [
         {"values": {"task": "awful", "size": "a", "method": "prompt"}, "seconds": 10.0},
         {"values": {"task": "awful", "size": "a", "method": "prompt"}, "seconds": 20.0},

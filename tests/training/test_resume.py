@@ -1,5 +1,6 @@
 """Tests of stopping and going on: the end is the same, bit for bit, as without a stop."""
 
+import json
 import logging
 import os
 import re
@@ -18,10 +19,11 @@ import tiny_runs
 from prompt_tuning import trees
 from prompt_tuning.checkpoints.training_state import StateStore
 from prompt_tuning.data import batches
+from prompt_tuning.data.tables import TableTask
 from prompt_tuning.inference.frozen import load_parameters
 from prompt_tuning.model import decoding
 from prompt_tuning.prompts import files
-from prompt_tuning.training import loop, step
+from prompt_tuning.training import lock, loop, step
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -110,7 +112,7 @@ def test_stops_of_two_kinds_leave_no_trace(tmp_path, prompted, monkeypatch, caps
         break_at(patch, 4)
         loop.train_run(tiny_runs.load_run(tmp_path))
     assert (tmp_path / "prompts/step_000004.npy").exists()
-    cut_short = tmp_path / "prompts/best.npy.tmp-1"
+    cut_short = tiny_runs.leftover(tmp_path / "prompts/best.npy")
     cut_short.write_bytes(b"cut")
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 5, "spl')
@@ -172,7 +174,7 @@ def test_model_tuning_goes_on_bit_for_bit(tmp_path, tuned, scores, monkeypatch):
         loop.train_run(run)
     assert [path.name for path in (tmp_path / "best").iterdir()] == ["checkpoint_4"]
     (tmp_path / "best/notes.txt").write_text("mine")
-    (tmp_path / "best/checkpoint_9.tmp-1").mkdir()
+    tiny_runs.leftover(tmp_path / "best/checkpoint_9").mkdir()
     loop.train_run(run)
     assert scores == []
     assert {path.name for path in (tmp_path / "best").iterdir()} == {"checkpoint_4", "notes.txt"}
@@ -182,6 +184,88 @@ def test_model_tuning_goes_on_bit_for_bit(tmp_path, tuned, scores, monkeypatch):
 
 
 REFUSED = {
+    "RANDOM_SEED=1": "RANDOM_SEED was 0 and is 1 now",
+    "BATCH_SIZE=4": "BATCH_SIZE was 8 and is 4 now",
+    "PROMPT_LENGTH=5": "PROMPT_LENGTH was 4 and is 5 now",
+    "MIXTURE_OR_TASK_NAME=generated_sentiment_true_false": "MIXTURE_OR_TASK_NAME was "
+    "'generated_sentiment' and is 'generated_sentiment_true_false' now",
+    "INITIAL_CHECKPOINT_PATH=random:1": "INITIAL_CHECKPOINT_PATH had the fingerprint ",
+    "adafactor.learning_rate=0.01": "adafactor.learning_rate was 0.3 and is 0.01 now",
+    "DROPOUT_RATE=0.0": "T5Config.dropout_rate was 0.1 and is 0 now",
+    "Run.z_loss=0.0": "Run.z_loss was 0.0001 and is 0 now",
+    "Run.prompt_position='suffix'": "Run.prompt_position was 'prefix' and is 'suffix' now",
+    "CLASS_LABELS=['great','awful']": "from_class_labels.labels was ['awful', 'great'] and is "
+    "['great', 'awful'] now",
+    "Run.eval_examples=19": "Run.eval_examples was 20 and is 19 now",
+}
+
+
+@pytest.mark.parametrize(
+    ("binding", "reason", "more"),
+    [
+        *((binding, reason, []) for binding, reason in REFUSED.items()),  # the run has finished
+        ("Run.z_loss=0.0", REFUSED["Run.z_loss=0.0"], ["TRAIN_STEPS=8", "EVAL_PERIOD=3"]),
+    ],
+    ids=[*REFUSED, "not_finished"],
+)
+def test_another_run_is_refused_and_nothing_is_touched(tmp_path, prompted, binding, reason, more):
+    folder = shutil.copytree(prompted.run.model_dir, tmp_path / "run")
+    before = contents(folder)
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(ValueError, match=re.escape(reason)) as error:
+        loop.train_run(tiny_runs.load_run(folder, binding, *more))
+    assert str(error.value).startswith(f"{folder} holds a different run: ")
+    assert str(error.value).endswith("Set it back, or choose another MODEL_DIR.")
+    assert contents(folder) == before
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_does_not_make_a_run_may_change(tmp_path, prompted):
+    folder = shutil.copytree(prompted.run.model_dir, tmp_path / "run")
+    others = ["Run.eval_batch_size=16", "Run.eval_rank=True", "Run.early_stopping=9"]
+    trained = loop.train_run(tiny_runs.load_run(folder, *others))
+    assert trained[:3] == prompted.trained[:3]
+
+
+def test_other_data_under_the_same_names_are_refused(tmp_path, capsys):
+    """A table that was edited between two processes, its columns and labels the same."""
+    rows = ["text,label", "a good film,great", "a bad film,awful", "a fine film,great"]
+    (tmp_path / "train.csv").write_text("\n".join(rows))
+    (tmp_path / "dev.csv").write_text("\n".join(rows[:3]))
+
+    def train(**settings):
+        table = TableTask("two_words", str(tmp_path / "train.csv"), str(tmp_path / "dev.csv"),
+                          "label", vocabulary="byt5")  # fmt: skip
+        options = {"task": "two_words", "train_steps": 1, "eval_examples": None}
+        options["local_tasks"] = (table,)
+        loop.train_run(tiny_runs.make_run(tmp_path / "run", **(options | settings)))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            batches, "load_examples", tiny_runs._load
+        )  # `quick` would read the table only once
+        train()
+        before = contents(tmp_path / "run")
+        (tmp_path / "train.csv").write_text("\n".join([*rows, "a poor film,awful"]))
+        with pytest.raises(ValueError, match=re.escape(
+            "different run: the data of two_words train have changed since the run started (3 rows "
+            "then, 4 now). Set it back, or choose another MODEL_DIR."
+        )):  # fmt: skip
+            train(train_steps=2)
+        assert contents(tmp_path / "run") == before
+        (tmp_path / "train.csv").write_text("\n".join(rows))
+        (tmp_path / "dev.csv").write_text("\n".join(rows[:2]))
+        with pytest.raises(ValueError, match="the data of two_words validation have changed"):
+            train()
+        (tmp_path / "dev.csv").write_text("\n".join(rows[:3]))
+        train(train_steps=2)
+
+
+OF_THE_STATES = {
     "RANDOM_SEED=1": "another RANDOM_SEED",
     "BATCH_SIZE=4": "another BATCH_SIZE",
     "PROMPT_LENGTH=5": "saved float32 [4, 16], this run has float32 [5, 16]",
@@ -190,16 +274,64 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("binding", "reason"), REFUSED.items(), ids=REFUSED)
-def test_another_run_is_refused_and_nothing_is_touched(tmp_path, prompted, binding, reason):
+@pytest.mark.parametrize(("binding", "reason"), OF_THE_STATES.items(), ids=OF_THE_STATES)
+def test_states_without_an_identity_are_compared_as_far_as_they_tell(
+    tmp_path, prompted, binding, reason
+):
+    """They were saved by an earlier version."""
     folder = shutil.copytree(prompted.run.model_dir, tmp_path / "run")
-    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    handler = signal.getsignal(signal.SIGTERM)
+    (folder / "state/identity.json").unlink()
+    before = contents(folder)
     with pytest.raises(ValueError, match=re.escape(reason)) as error:
         loop.train_run(tiny_runs.load_run(folder, binding, "TRAIN_STEPS=8"))
     assert "another MODEL_DIR" in str(error.value)
-    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
-    assert signal.getsignal(signal.SIGTERM) is handler
+    assert contents(folder) == before
+
+
+def test_states_without_an_identity_get_one(tmp_path, prompted, capsys):
+    folder = shutil.copytree(prompted.run.model_dir, tmp_path / "run")
+    written = (folder / "state/identity.json").read_text()
+    (folder / "state/identity.json").unlink()
+    loop.train_run(tiny_runs.load_run(folder))
+    assert "only task, model, batch size and seed are compared" in capsys.readouterr().out
+    assert (folder / "state/identity.json").read_text() == written
+    with pytest.raises(ValueError, match="Run.z_loss was 0.0001 and is 0 now"):
+        loop.train_run(tiny_runs.load_run(folder, "Run.z_loss=0.0"))
+
+
+def test_what_was_begun_and_never_saved_binds_nobody(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        break_at(patch, 2)
+        loop.train_run(tiny_runs.load_run(tmp_path, "TRAIN_STEPS=2"))
+    assert (tmp_path / "state/identity.json").exists()
+    loop.train_run(tiny_runs.load_run(tmp_path, "Run.z_loss=0.0", "TRAIN_STEPS=2"))
+    assert "Run.z_loss = 0.0" in (tmp_path / "config.gin").read_text()
+    with pytest.raises(ValueError, match="Run.z_loss was 0 and is 0.0001 now"):
+        loop.train_run(tiny_runs.load_run(tmp_path))
+
+
+def test_other_library_versions_are_reported(tmp_path, prompted, capsys):
+    folder = shutil.copytree(prompted.run.model_dir, tmp_path / "run")
+    path = folder / "state/identity.json"
+    written = json.loads(path.read_text())
+    written["versions"]["numpy"] = "1.0"
+    path.write_text(json.dumps(written))
+    for _ in range(2):  # the versions of the beginning are kept
+        loop.train_run(tiny_runs.load_run(folder))
+        assert (
+            f"this run started with numpy 1.0; now numpy {np.__version__}: "
+            in capsys.readouterr().out
+        )
+
+
+def test_a_locked_folder_is_refused_before_anything_is_loaded(tmp_path, prompted, monkeypatch):
+    folder = shutil.copytree(prompted.run.model_dir, tmp_path / "run")
+    before = contents(folder)
+    monkeypatch.setattr(batches, "train_batches", lambda *_: pytest.fail("the data were read"))
+    with lock.held(str(folder)):
+        with pytest.raises(ValueError, match=f"{folder} is locked by process "):
+            loop.train_run(tiny_runs.load_run(folder))
+    assert contents(folder) == before
 
 
 # The rest kills real processes, as a shell or a scheduler would.

@@ -1,0 +1,97 @@
+"""The resolved configuration of a sweep's cell, its digest, and its frozen model's fingerprint.
+
+A result is valid as long as both are those that it was made with, whatever the gin files are
+called. The settings behind the digest are in the run's config.gin. Data is not compared: its
+folder may be another one on another machine.
+"""
+
+import functools
+import json
+from collections.abc import Iterable
+
+from prompt_tuning import config, trees
+from prompt_tuning.checkpoints import checkpoint
+from prompt_tuning.inference.frozen import load_parameters
+from prompt_tuning.model.sizes import T5Config
+from prompt_tuning.run import MACRO_OF_FIELD, Run
+from prompt_tuning.sweeps.grid import Cell
+from prompt_tuning.training import settings
+
+Loaded = dict[tuple[tuple[str, ...], tuple[str, ...]], Run]  # by gin files and bindings
+
+
+def load_run(cell: Cell, folder: str = "unused") -> Run:
+    """Loads the configuration of a cell.
+
+    Args:
+      cell: a cell of a sweep.
+      folder: its MODEL_DIR.
+
+    Raises:
+      ValueError: see `config.load`.
+    """
+    bindings = [
+        *cell.bindings,
+        f"RANDOM_SEED = {cell.seed}",
+        f"MODEL_DIR = {folder!r}",
+        "Run.eval_rank = True",
+    ]
+    return config.load(cell.gin_files, bindings)
+
+
+def load_runs(cells: Iterable[Cell], loaded: Loaded) -> dict[str, Run]:
+    """The run of each cell, by key; cells that differ only in the seed share one.
+
+    Args:
+      cells: cells of a sweep.
+      loaded: configurations loaded earlier; new ones are added.
+
+    Raises:
+      ValueError: names the cell whose configuration cannot be loaded, and why.
+    """
+    runs = {}
+    for cell in cells:
+        combination = (cell.gin_files, cell.bindings)
+        if combination not in loaded:
+            try:
+                loaded[combination] = load_run(cell)
+            except ValueError as error:
+                raise ValueError(f"{cell.key}: {error}") from error
+        runs[cell.key] = loaded[combination]
+    return runs
+
+
+def digest(run: Run, train: bool) -> str:
+    """A digest of the settings that affect the result of a run, except the seed.
+
+    Args:
+      run: see `load_run`.
+      train: whether it trains or is only evaluated.
+    """
+    chosen = settings.settings(run).chosen
+    chosen.pop(MACRO_OF_FIELD["seed"], None)
+    return settings.digest(json.dumps([sorted(chosen.items()), train]).encode())
+
+
+def fingerprint(run: Run, *, reads: bool) -> str | None:
+    """The fingerprint of a run's frozen model, see `trees.fingerprint`.
+
+    Args:
+      run: names the model and its checkpoint.
+      reads: read the parameters, once per process, where the fingerprint is not known without.
+
+    Returns:
+      None if it is not known without reading and `reads` is False.
+
+    Raises:
+      ValueError: they cannot be read.
+    """
+    stated = checkpoint.stated_fingerprint(run.initial_checkpoint_path)
+    if stated is None and reads:
+        return _read_fingerprint(run.model, run.initial_checkpoint_path, run.param_dtype)
+    return stated
+
+
+@functools.cache
+def _read_fingerprint(model: T5Config, path: str, dtype: str) -> str:
+    return trees.fingerprint(load_parameters(model, path, dtype=dtype))
