@@ -130,7 +130,7 @@ def text(value: Any) -> str:
     """Writes a value; equal values have equal texts, in every process and on every host.
 
     >>> text((1.0, 1e-4, np.float64(0.5))), text({'yes': None})
-    ("[1, 0.0001, 0.5]", "{'yes': None}")
+    ('[1, 0.0001, 0.5]', "{'yes': None}")
     >>> text(functools.partial(settings, run=3)), text(max)
     ('@settings', '@builtins.max')
     """
