@@ -311,7 +311,7 @@ def test_malformed_line_of_an_input_file(capsys, trained, tmp_path):
 
 def test_other_seed_in_the_same_folder(capsys, trained):
     error = refused(capsys, arguments("train", *trained[1], "RANDOM_SEED=5", "TRAIN_STEPS=4"))
-    assert "another RANDOM_SEED" in error
+    assert "RANDOM_SEED was 0 and is 5 now" in error
 
 
 def test_gin_binding_for_a_command_without_a_configuration(capsys):

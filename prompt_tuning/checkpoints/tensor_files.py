@@ -52,7 +52,7 @@ def leaves(path: str, kinds: Collection[str] = tuple(DTYPES)) -> dict[str, Leaf]
                     others.add(kind)
     except (safetensors.SafetensorError, OSError) as error:
         raise ValueError(
-            f"{path!r} is cut short or damaged ({error}). Copy it, or make it, anew."
+            f"{path!r} is damaged or incomplete ({error}). Copy it, or make it, again."
         ) from error
     if others:
         raise ValueError(
@@ -66,7 +66,7 @@ def _read(path: str, name: str) -> np.ndarray:
         with safetensors.safe_open(path, framework="numpy") as file:
             return file.get_tensor(name)
     except (safetensors.SafetensorError, OSError) as error:
-        raise ValueError(f"{path!r} was cut short while it was read. Copy it anew.") from error
+        raise ValueError(f"{path!r} ended early while it was read. Copy it again.") from error
 
 
 def write(path: str, tensors: Mapping[str, Leaf], metadata: Mapping[str, str]) -> None:

@@ -68,7 +68,7 @@ def _start(
 def as_params(prompt: Float[Array, "P H"]) -> trees.FlatTree:
     """The prompt as the parameters that it adds.
 
-    >>> as_params(np.zeros((2, 3))).keys()
+    >>> as_params(jax.numpy.zeros((2, 3))).keys()
     dict_keys(['encoder/prompt/prompt/prompt'])
     """
     return {PROMPT_PATH: prompt}

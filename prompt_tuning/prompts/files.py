@@ -41,7 +41,6 @@ _TENSOR = "prompt"
 _NPY_ERRORS = (
     ValueError,
     EOFError,
-    OSError,
     TypeError,
     SyntaxError,
     MemoryError,
@@ -256,9 +255,9 @@ def _hint(path: str) -> str:
 
 
 def _read_npy(path: str) -> np.ndarray:
+    content = paths.read_bytes(path)
     try:
-        file = io.BytesIO(paths.read_bytes(path))
-        return np.lib.format.read_array(file, allow_pickle=False)
+        return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
     except _NPY_ERRORS as error:  # NumPy parses the header as Python
         if "allow_pickle" in str(error) or "pickled" in str(error):
             raise ValueError(
@@ -267,8 +266,8 @@ def _read_npy(path: str) -> np.ndarray:
                 f"np.save(path, np.asarray(prompt, np.float32))."
             ) from error
         raise ValueError(
-            f"{path!r} cannot be read as .npy: {error}. The file is damaged or cut short; copy it "
-            f"anew."
+            f"{path!r} cannot be read as .npy: {error}. The file is damaged or incomplete; copy "
+            f"it again."
         ) from error
 
 
@@ -280,10 +279,10 @@ def _read_safetensors(path: str) -> tuple[dict[str, np.ndarray], PromptMetadata 
         ):
             arrays = {name: file.get_tensor(name) for name in file.keys()}
             found = file.metadata()
-    except (safetensors.SafetensorError, OSError, TypeError) as error:
+    except (safetensors.SafetensorError, TypeError) as error:
         raise ValueError(
-            f"{path!r} cannot be read as .safetensors: {error}. The file is damaged or cut short; "
-            f"copy it anew."
+            f"{path!r} cannot be read as .safetensors: {error}. The file is damaged or "
+            f"incomplete; copy it again."
         ) from error
     return arrays, read_header(path, found)
 

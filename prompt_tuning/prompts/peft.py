@@ -146,7 +146,7 @@ def _read_config(folder: str) -> dict[str, Any]:
         if not isinstance(config, dict):
             raise ValueError("not a JSON object")
     except (ValueError, OSError) as error:
-        raise ValueError(f"{path!r} is cut short or damaged ({error}). Copy it anew.") from error
+        raise ValueError(f"{path!r} is damaged or incomplete ({error}). Copy it again.") from error
     return config
 
 
@@ -197,4 +197,4 @@ def _read_tensor(folder: str) -> tuple[np.ndarray, dict[str, str] | None]:
                 raise ValueError(f"{path!r} holds {kind}; {', '.join(_TYPES)} are read.")
             return file.get_tensor(_TENSOR), header
     except (safetensors.SafetensorError, OSError) as error:
-        raise ValueError(f"{path!r} is cut short or damaged ({error}). Copy it anew.") from error
+        raise ValueError(f"{path!r} is damaged or incomplete ({error}). Copy it again.") from error

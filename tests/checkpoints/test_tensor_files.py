@@ -53,7 +53,7 @@ def test_nothing_is_read_before_it_is_asked_for(tmp_path):
     safetensors.numpy.save_file({"x": np.ones(4, np.float32)}, path)
     found = tensor_files.leaves(str(path))
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ValueError, match="x.safetensors' was cut short while it was read"):
+    with pytest.raises(ValueError, match="x.safetensors' ended early while it was read"):
         found["x"].read()
 
 
@@ -63,7 +63,7 @@ def test_damage_and_other_types_are_named(tmp_path):
     with pytest.raises(ValueError, match="x.safetensors' holds I8; F16, BF16, F32 are read"):
         tensor_files.leaves(str(path))
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ValueError, match="x.safetensors' is cut short or damaged"):
+    with pytest.raises(ValueError, match="x.safetensors' is damaged or incomplete"):
         tensor_files.leaves(str(path))
     with pytest.raises(ValueError, match="x is float64; float16, bfloat16, float32 are written"):
         tensor_files.write(str(path), {"x": leaf(np.ones(1))}, {})

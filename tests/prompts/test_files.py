@@ -120,7 +120,7 @@ def test_a_file_cut_short_is_named(tmp_path, suffix, cut):
     files.save(tmp_path / "cb", PROMPT, metadata())
     path = tmp_path / f"cb{suffix}"
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(ValueError, match=f"cb{suffix}' cannot be read as .* damaged or cut short"):
+    with pytest.raises(ValueError, match=f"cb{suffix}' cannot be read as .* damaged or incomplete"):
         files.read_prompt(path)
 
 

@@ -119,13 +119,13 @@ def test_damage_is_named(adapter, tmp_path):
     with pytest.raises(ValueError, match="holds I32; F32, F16, BF16 are read"):
         peft.read(adapter)
     tensors.write_bytes(tensors.read_bytes()[:-1])
-    with pytest.raises(ValueError, match="adapter_model.safetensors' is cut short or damaged"):
+    with pytest.raises(ValueError, match="adapter_model.safetensors' is damaged or incomplete"):
         peft.read(adapter)
     tensors.rename(adapter / "adapter_model.bin")
     with pytest.raises(ValueError, match="only a pickle .* could run code and is not opened. Load"):
         peft.read(adapter)
     (adapter / "adapter_config.json").write_text("[]")
-    with pytest.raises(ValueError, match="adapter_config.json' is cut short or damaged"):
+    with pytest.raises(ValueError, match="adapter_config.json' is damaged or incomplete"):
         peft.read(adapter)
 
 

@@ -20,9 +20,9 @@ def test_loss_and_dev_score_against_the_step(run, monkeypatch):
     from matplotlib.figure import Figure
 
     drawn = []
-    monkeypatch.setattr(Figure, "savefig", lambda self, path, dpi: drawn.append((self, path)))
-    plots.learning_curve(str(run))
-    figure, path = drawn[0]
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    path = plots.learning_curve(str(run))
+    (figure,) = drawn
     left, right = figure.axes
     assert path == str(run / "learning_curve.png")
     assert left.lines[0].get_xydata().tolist() == [[10, 2.5], [20, 1.5]]
