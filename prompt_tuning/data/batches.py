@@ -1,6 +1,6 @@
 """Reads a task into memory and makes batches of it.
 
-    load_examples   the task's rows, tokenised once, nothing cut in silence
+    load_examples   the task's rows, tokenised once; truncation is reported
     train_batches   endless and deterministic: batch(step) depends on the seed and the step alone
     eval_batches    every row once; the last batch is filled up
 
@@ -58,16 +58,16 @@ class Ragged:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Examples:
-    """The rows of one task and split, tokenised and cut to the lengths.
+    """The rows of one task and split, tokenised and truncated to the lengths.
 
     Attributes:
-      task, split: where they come from.
+      task, split: their origin.
       lengths: the most tokens an input and a target may have, EOS included.
       inputs, targets: token ids, no longer than `lengths`.
       raw: each row as the task made it (texts as bytes, 'idx', ...), for the
         metrics; empty if loaded for training.
-      cut: how many inputs and targets were longer and were cut.
-      longest: tokens of the longest input and target before cutting.
+      cut: how many inputs and targets were longer and were truncated.
+      longest: tokens of the longest input and target before truncation.
     """
 
     task: TextTask
@@ -107,12 +107,12 @@ class Examples:
         }
 
     def report(self) -> str:
-        """One line on size, cuts and missing labels, for the log."""
+        """One line on size, truncation and missing labels, for the log."""
         line = f"{self.task.name} {self.split}: {len(self):,} examples"
         for name in ("inputs", "targets"):
             line += f", longest {name[:-1]} {self.longest[name]} tokens"
             if self.cut[name]:
-                line += f" ({self.cut[name]:,} cut to {self.lengths[name]})"
+                line += f" ({self.cut[name]:,} truncated to {self.lengths[name]})"
         missing = int((~self.labelled).sum())
         if missing:
             line += (
@@ -135,11 +135,11 @@ def load_examples(
       task: as `tasks.get` returns it; the members of a mixture are loaded one by one.
       split: 'train', 'validation', ...
       lengths: {'inputs': 512, 'targets': 8}, as TASK_FEATURE_LENGTHS.
-      limit: read only so many rows.
+      limit: read at most this many rows.
       keep_raw: keep what the metrics need.
 
     Raises:
-      ValueError: the lengths are no lengths; the split is missing or empty; the
+      ValueError: the lengths are malformed; the split is missing or empty; the
         data is not prepared; a label of a classification task does not fit.
 
     >>> task = tasks.get('generated_sentiment')
@@ -159,7 +159,7 @@ _kept: dict[tuple, Examples] | None = None
 
 @contextlib.contextmanager
 def keep_loaded() -> Iterator[None]:
-    """Inside it, `load_examples` reads the same rows only once: for many runs in one process.
+    """In this context, `load_examples` reads the same rows only once: for many runs in one process.
 
     What is in the data folders and vocabulary files must stay the same meanwhile.
     """
@@ -220,7 +220,7 @@ def _read(rows, keep_raw: bool) -> dict[str, list]:
 
 
 def fit(tokens: np.ndarray, length: int, task: TextTask) -> np.ndarray:
-    """Cuts a row as seqio would: EOS, the last token, stays if the task says so."""
+    """Truncates a row as seqio would: EOS, the last token, is kept if the task adds it."""
     if len(tokens) <= length:
         return tokens
     if seqio.preprocessors.append_eos_after_trim in task.seqio_task.preprocessors:
@@ -260,7 +260,7 @@ class TrainBatches:
     Attributes:
       examples: the training rows of each task.
       rates: the share of each task.
-      step: the step whose batch comes next.
+      step: the step of the next batch.
     """
 
     def __init__(
@@ -290,7 +290,7 @@ class TrainBatches:
         return batch
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step, the same whenever and wherever it is asked for."""
+        """The batch of a step, independent of earlier calls and of the machine."""
         owners, before = self._owners(step), self._rows_before(step)
         rows: list[Batch] = []
         for which in np.unique(owners):
@@ -309,7 +309,7 @@ class TrainBatches:
         count = steps * self.batch_size
         if len(self.examples) == 1:
             return np.zeros(count, np.int64)
-        # A stream of one number a place: any stretch of it can be drawn by itself.
+        # The stream has one number per place, so any stretch can be drawn alone.
         places = orders.uniform([self.seed, 1], step * self.batch_size, count)
         return np.searchsorted(np.cumsum(self.rates)[:-1], places, side="right")
 
@@ -351,7 +351,7 @@ def train_batches(
       split, lengths, limit: see `load_examples`.
       batch_size: rows in a batch.
       seed: decides the order of the rows.
-      start_step: the first step to come; a resumed run gets the batches it would have got.
+      start_step: the first step; a resumed run gets the batches it would have got.
 
     Raises:
       ValueError: see `load_examples`.

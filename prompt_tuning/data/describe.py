@@ -1,4 +1,4 @@
-"""Shows what a task feeds the model: text, token ids, and what the lengths would cut.
+"""Shows what a task feeds the model: text, token ids, and what the lengths truncate.
 
 prompt-tuning tasks taskless_super_glue_cb_v102
 """
@@ -31,7 +31,9 @@ class Feature:
 
     def __str__(self) -> str:
         size = f"{len(self.ids)} tokens"
-        lines = [f"({size}, {self.cut} cut) {self.text}" if self.cut else f"({size}) {self.text}"]
+        lines = [
+            f"({size}, {self.cut} truncated) {self.text}" if self.cut else f"({size}) {self.text}"
+        ]
         if self.cut:
             lines.append(f"      kept: {self.kept}")
         return "\n".join([*lines, f"      ids: {' '.join(map(str, self.ids))}"])

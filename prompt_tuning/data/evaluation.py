@@ -1,4 +1,4 @@
-"""From what a model wrote to the numbers that are reported.
+"""From the model's output to the reported metrics.
 
     eval_set(task, 'validation', lengths)        the tasks and their rows
     measure(examples, texts or token ids)        a task's own metrics
@@ -21,7 +21,7 @@ from prompt_tuning.data.tensorflow_import import seqio
 
 
 class Measured(NamedTuple):
-    """What a task's metric functions gave."""
+    """What a task's metric functions returned."""
 
     metrics: dict[str, float]
     samples: dict[str, str]  # Texts for the log, from the `_examples` tasks.
@@ -133,7 +133,7 @@ def measure(examples: batches.Examples, predictions: Sequence[str] | np.ndarray)
 
 
 def majority_floor(examples: batches.Examples) -> Measured:
-    """The score of one answer given to every row: the best of the 20 most frequent targets.
+    """The score of one constant answer: the best of the 20 most frequent targets.
 
     >>> task, lengths = tasks.get('generated_sentiment'), {'inputs': 48, 'targets': 8}
     >>> majority_floor(batches.load_examples(task, 'train', lengths, limit=4)).metrics

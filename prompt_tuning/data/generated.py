@@ -53,7 +53,7 @@ def _rows() -> dict[str, list[tuple[str, int]]]:
 def _dataset(
     split: str, shuffle_files: bool, seed: int | None = None, *, words: tuple[str, str]
 ) -> tf.data.Dataset:
-    """Makes one split; seqio asks with a seed, as T5X runs it, but shuffles by itself."""
+    """Makes one split; seqio passes a seed under T5X, and shuffles afterwards."""
     sentences, labels = zip(*_rows()[split], strict=True)
     return tf.data.Dataset.from_tensor_slices(
         {
@@ -65,7 +65,7 @@ def _dataset(
 
 
 def register() -> None:
-    """Registers the generated tasks; once is enough, twice does no harm."""
+    """Registers the generated tasks; idempotent."""
     for name, words in LABEL_WORDS.items():
         dataset = functools.partial(_dataset, words=words)
         registry.add(

@@ -98,7 +98,7 @@ def add_task(
 
 
 def register() -> None:
-    """Registers every GLUE task; once is enough, twice does no harm."""
+    """Registers every GLUE task; idempotent."""
     variants = itertools.product(
         vocabularies.PUBLIC_FAMILIES, GLUE.values(), (False, True), (False, True)
     )

@@ -6,7 +6,7 @@ decomposed characters into the usual ones (NFKC), and a character that it lacks 
 Therefore
 
     normalise              the rule: labels, targets and predictions are compared after it
-    check                  refuses labels that are one under the rule, or that the vocabulary
+    check                  refuses labels that are the same under the rule, or that the vocabulary
                            cannot write
     of_values, find, ...   the labels of a table's column, and which of them a cell holds
     tokenizer              text to ids for a prompt's initial value, never <unk>
@@ -44,7 +44,7 @@ def normalise(text: str) -> str:
 
 
 def number_of(text: str, labels: Sequence[str]) -> int | None:
-    """The class number of a text; None if it is no label.
+    """The class number of a text; None if it is not a label.
 
     >>> number_of('yes ', ('no', 'yes')), number_of('Yes', ('no', 'yes'))
     (1, None)
@@ -116,9 +116,9 @@ def is_labelled(target: str, label: Any, labels: Sequence[str] | None) -> bool:
     """Whether a row has a label, so that a prediction can be right or wrong.
 
     Args:
-      target: the text to be predicted; '<unk>' stands for none.
+      target: the text to be predicted; '<unk>' means none.
       label: the row's 'label' if it has such a column; TFDS writes -1 for none.
-      labels: the task's labels; a target that is none of them is no label.
+      labels: the task's labels; a target that is none of them is not a label.
 
     >>> is_labelled('yes ', None, ('no', 'yes')), is_labelled('<unk>', None, None)
     (True, False)
@@ -137,7 +137,7 @@ def check(labels: Sequence[str], vocabulary: Any, task: str) -> None:
       task: its name, for the message.
 
     Raises:
-      ValueError: two labels are one under the rule, or one cannot be written.
+      ValueError: two labels are the same under the rule, or one cannot be written.
     """
     check_distinct(labels, f"The labels of the task {task!r}")
     lost = _lost({label: vocabulary.encode(label) for label in labels}, vocabulary)
@@ -146,7 +146,7 @@ def check(labels: Sequence[str], vocabulary: Any, task: str) -> None:
 
 
 def check_distinct(labels: Iterable[str], what: str) -> None:
-    """Refuses two different labels that are one under the rule.
+    """Refuses two different labels that are the same under the rule.
 
     >>> check_distinct(['yes', 'yes '], 'The label words')
     Traceback (most recent call last):
@@ -164,7 +164,7 @@ def check_distinct(labels: Iterable[str], what: str) -> None:
             raise ValueError(
                 f"{what} {other!r} and {label!r} are the same label once white space, invisible "
                 "characters and Unicode forms are normalised, as vocabularies do. Use words that "
-                "differ in more."
+                "still differ then."
             )
 
 
@@ -196,7 +196,7 @@ def check_targets(
 
 
 def _lost(ids_of: Mapping[str, Sequence[int]], vocabulary: Any) -> dict[str, str]:
-    """The texts that do not come back from their ids, each with what comes back."""
+    """The texts that decode(ids) does not restore, each with the decoded text."""
     back = {text: vocabulary.decode([int(i) for i in ids]) for text, ids in ids_of.items()}
     return {text: other for text, other in back.items() if normalise(text) != normalise(other)}
 
@@ -211,12 +211,12 @@ def _cannot_be_written(task: str, lost: Mapping[str, str]) -> str:
 
 
 def _shown(lost: Mapping[str, str]) -> str:
-    some = [f"{text!r} (it comes back as {back!r})" for text, back in lost.items()][:SHOWN]
+    some = [f"{text!r} (decoded as {back!r})" for text, back in lost.items()][:SHOWN]
     return ", ".join(some) + (", ..." if len(lost) > SHOWN else "")
 
 
 def tokenizer(vocabulary: Any) -> Callable[[str], list[int]]:
-    """Text to ids for the initial value of a prompt; <unk> is nothing to start from.
+    """Text to ids for the initial value of a prompt; <unk> is refused.
 
     The function raises a ValueError for a text that the vocabulary cannot write.
     """

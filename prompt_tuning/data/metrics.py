@@ -87,7 +87,7 @@ def matthews_corrcoef(targets: Sequence[int], predictions: Sequence[int]) -> Met
 
 
 def pearson_corrcoef(targets: Sequence[float], predictions: Sequence[float]) -> Metrics:
-    """Pearson's correlation; 0 where it is undefined, a model that always says the same.
+    """Pearson's correlation; 0 where it is undefined, as for constant predictions.
 
     >>> pearson_corrcoef([1.0, 2.0, 3.0], [2.0, 2.0, 2.0])
     {'pearson_corrcoef': 0.0}
@@ -140,7 +140,7 @@ def _word_f1(answer: list[str], predicted: list[str]) -> float:
 
 
 def record(targets: Sequence[dict], predictions: Sequence[dict]) -> Metrics:
-    """SQuAD's metrics with one example a query.
+    """SQuAD's metrics with one example per query.
 
     A query is in the data once for each right answer; only its first
     example is counted.

@@ -1,4 +1,4 @@
-"""Text made into training rows: span corruption and the prefix LM, for blocks of rows.
+"""Training rows from text: span corruption and the prefix LM, for blocks of rows.
 
     document          at the quiz . leo is in the cellar . is leo in the cellar ? True .
 
@@ -9,8 +9,8 @@
                       True .                                       (Lester et al. 2021, 3.2)
 
 The functions are seqio preprocessors. They work on blocks of rows, many times as fast as on
-one row at a time: `in_blocks` first, `one_by_one` last. Whatever is random in a row comes
-from a seed and the row's number alone, so every process makes the same rows.
+one row at a time: `in_blocks` first, `one_by_one` last. All randomness in a row depends on a seed
+and the row's number alone, so every process makes the same rows.
 """
 
 import itertools
@@ -126,7 +126,7 @@ def noise_mask(
     noise = _rounded(tf.cast(whole, tf.float32) * noise_density)
     noise = tf.clip_by_value(noise, 1, whole - 1)
     spans = tf.maximum(_rounded(tf.cast(noise, tf.float32) / mean_span_length), 1)
-    # Sorted by (part, text before span), the items of both kinds stand as in the row.
+    # Sorted by (part, text before span), the items of both kinds are in the row's order.
     text_keys = 2 * _random_parts(whole - noise, spans, _random(seed, index, 0, width))
     span_keys = 2 * _random_parts(noise, spans, _random(seed, index, 1, width)) + 1
     keys = tf.sort(tf.concat([text_keys, span_keys], axis=1), axis=1)[:, :width]
@@ -184,8 +184,8 @@ def prefix_lm(
       split_after: a piece of the vocabulary.
       split_after_rate: how often the split is right after such a piece, each of them equally
         likely, in the documents that have one. Otherwise it is anywhere.
-      max_input_tokens: of the first part the last so many are kept.
-      max_target_tokens: of the second part the first so many are kept.
+      max_input_tokens: tokens kept of the first part, its last ones.
+      max_target_tokens: tokens kept of the second part, its first ones.
       seed: together with a document's index decides its split.
 
     Raises:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-_BLOCK = 1024  # 64-bit numbers drawn at once
+_BLOCK = 1024  # 64-bit numbers per draw
 
 
 def permutation(seed: Sequence[int], count: int) -> np.ndarray:

@@ -4,7 +4,7 @@
     SOURCE/glue/SST-2.zip   ─┼─> the TFDS builder ──> DATA_DIR/glue/sst2/2.0.0
     SOURCE/BoolQ/*.jsonl    ─┘   of that dataset
 
-An archive lies at the top of SOURCE or in its folder superglue/ or glue/, zipped
+An archive is at the top of SOURCE or in its folder superglue/ or glue/, zipped
 under its official name or unpacked. What was built is checked against the
 official row counts (Lester et al. 2021, appendix; the SuperGLUE and GLUE papers).
 GLUE becomes version 2.0.0, the only one that current TFDS builds.

@@ -39,7 +39,7 @@ def columns(
 
     Args:
       dataset: rows with 'label' (a class number or -1), 'idx' and text columns.
-      name: the task's name in front of the text, or ''.
+      name: the task's name, prepended to the text, or ''.
       labels: the word of each class, in order.
       only: the columns to write, in order; all of them, sorted, if None.
     """
@@ -119,7 +119,7 @@ def wsc(dataset: tf.data.Dataset, *, name: str, only_true: bool) -> tf.data.Data
       dataset: rows of `super_glue/wsc.fixed`.
       name: 'wsc:' or ''.
       only_true: keep the rows whose noun is the right one. A model can learn
-        from those alone; a wrong noun says nothing of the right one.
+        from those alone; a wrong noun does not reveal the right one.
     """
 
     def convert(row):

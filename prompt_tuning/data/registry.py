@@ -5,8 +5,8 @@
     TextMixture    several of them, trained on together
 
 seqio's own registries hold the tasks that have a name for everyone. `add` and `add_mixture` put
-one there and keep its facts; a name that is taken stays as it is, so importing a task module
-twice, or the t5 library first, does no harm. `make` makes a task that no registry knows.
+one there and keep its facts; a name that is taken is left as it is, so a task module may be
+imported twice, or after the t5 library. `make` makes a task that no registry knows.
 """
 
 import dataclasses
@@ -165,7 +165,7 @@ def remove(name: str) -> None:
 
 
 def info(name: str) -> TaskInfo:
-    """The facts about a task; of one registered elsewhere only a guess is known.
+    """The facts about a task; for one registered elsewhere they are a guess.
 
     >>> info('somebody_elses_task').labels is None
     True

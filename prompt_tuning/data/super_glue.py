@@ -4,9 +4,9 @@
     [mt5_|byt5_][taskless_]super_glue_wsc_v102_simple_{train,eval}[_examples]
     [mt5_|byt5_][taskless_]super_glue_wsc_and_dev_v102_simple[_examples]      the mixture of the two
 
-`taskless_` leaves the task's name out of the input, as prompt tuning does (the
-prompt says what the task is); `_examples` logs samples of what the model wrote.
-AX-b and AX-g are test sets without public labels, asked as RTE.
+`taskless_` leaves the task's name out of the input, as prompt tuning does (the prompt replaces it);
+`_examples` logs samples of what the model wrote. AX-b and AX-g are test sets without public labels,
+asked as RTE.
 """
 
 import dataclasses
@@ -92,7 +92,7 @@ def _postprocessor(member: str) -> Callable:
 def logged(
     member: str, postprocess: Callable, metric_fns: Sequence[Callable], log_examples: bool
 ) -> tuple[Callable, list[Callable]]:
-    """A task's postprocessor and metrics, wrapped to log samples if wished."""
+    """A task's postprocessor and metrics, optionally wrapped to log samples."""
     if not log_examples:
         return postprocess, list(metric_fns)
     wrapped = [functools.partial(metrics.on_predictions, metric=metric) for metric in metric_fns]
@@ -188,7 +188,7 @@ def _add_wsc(
 
 
 def register() -> None:
-    """Registers every SuperGLUE task; once is enough, twice does no harm."""
+    """Registers every SuperGLUE task; idempotent."""
     variants = itertools.product(
         vocabularies.PUBLIC_FAMILIES, (False, True), (False, True), METRICS
     )

@@ -4,14 +4,15 @@
     "Fine food.",1      ->         rows=[Row(line=2, cells={'text': 'Fine food.', 'stars': '1'})])
 
     encoding   UTF-8, with or without a BOM; others are refused by name
-    .csv       RFC 4180; ';' or a tab where the header has no comma, or as a line 'sep=;' says
+    .csv       RFC 4180; ';' or a tab where the header has no comma, or as given by a line 'sep=;'
     .tsv       quotes are read as in CSV if every cell with a quote is quoted as RFC 4180 has it,
                as pandas and Excel write it; else quotes are text
-    .jsonl     one object a line (.json too); null, NaN and a missing key are an empty cell, true is
+    .jsonl     one object per line (.json too); null, NaN and a missing key are an empty cell, true
+    is
                'True', and a number is as Python writes it: 1 is '1', 1.0 is '1.0'
 
-A column without a name is called as in pandas, 'Unnamed: 0', and is no column if it is empty. Rows
-without any text are left out, which a note says. Whatever cannot be read is refused with its line.
+A column without a name is called as in pandas, 'Unnamed: 0', and is ignored if it is empty. Rows
+without any text are left out, with a note. Whatever cannot be read is refused with its line.
 """
 
 import codecs
@@ -28,7 +29,7 @@ from typing import Any, NamedTuple
 from prompt_tuning import paths
 
 ENDINGS = (".jsonl", ".json", ".csv", ".tsv")
-LONGEST_CELL = 2**31 - 1  # characters; csv stops at 131,072 by itself
+LONGEST_CELL = 2**31 - 1  # characters; csv's default is 131,072
 UNNAMED = re.compile(r"Unnamed: \d+(\.\d+)*")  # what pandas calls a column without a name
 SHOWN = 60  # characters of a line in a message
 BOMS = {  # UTF-32 first: its BOM begins with that of UTF-16
@@ -73,7 +74,7 @@ class Table:
 
 
 def read(path: str | os.PathLike) -> Table:
-    """Reads a table; its ending says how.
+    """Reads a table; the file's ending selects the format.
 
     Raises:
       ValueError: no such file, another ending or encoding, no rows, or a row that is malformed.
@@ -133,12 +134,12 @@ def _read_text(path: str) -> str:
     for start, kind in NO_TEXT.items():
         if data.startswith(start):
             raise ValueError(
-                f"{path!r} is {kind}, and text is expected. Unpack it, or save it as UTF-8 text."
+                f"{path!r} is {kind}; expected text. Unpack it, or save it as UTF-8 text."
             )
     encoding = _utf_16_or_32(data)
     if encoding:
         raise ValueError(
-            f"{path!r} is {encoding} text, and UTF-8 is expected. Save it as UTF-8, or convert it: "
+            f"{path!r} is {encoding} text; expected UTF-8. Save it as UTF-8, or convert it: "
             f"iconv -f {encoding} -t UTF-8 OLD > NEW."
         )
     try:
@@ -215,7 +216,7 @@ def _json_object(path: str, number: int, line: str) -> dict[str, Any]:
         if isinstance(error, json.JSONDecodeError):
             what = f"{error.msg} at character {error.colno}"
         raise ValueError(
-            f"{where} is not JSON: {what}. One object a line is expected; `jq -c '.[]' OLD > NEW` "
+            f"{where} is not JSON: {what}. Expected one object per line; `jq -c '.[]' OLD > NEW` "
             "makes that of an array, `jq -c . OLD > NEW` of objects."
         ) from error
     if not isinstance(value, dict):
@@ -272,7 +273,7 @@ def _read_csv(path: str, text: str) -> Table:
 
 
 def _separator(path: str, text: str) -> tuple[str, int, list[str]]:
-    """The separator, how many lines stand before the header, and what is to be said of it."""
+    """The separator, the number of lines before the header, and a note on it."""
     named = re.match(r'"?sep=([^\r\n])"?[,;\t]*(?:\r\n|\r|\n)', text, re.IGNORECASE)  # Excel's
     if named:
         return named[1], 1, []
@@ -311,8 +312,8 @@ def _malformed(path: str, line: int, separator: str, error: csv.Error) -> str:
         return f"{where} a quote that opens there is never closed. Close it. {advice}"
     if "expected after" in str(error):
         return (
-            f"{where} after the quote that closes a cell comes neither {separator!r} nor the end "
-            f'of the line. {advice} Backslashes (\\") and unclosed quotes are not understood.'
+            f"{where} the quote that closes a cell is followed by neither {separator!r} nor the "
+            f'end of the line. {advice} Backslashes (\\") and unclosed quotes are not understood.'
         )
     return f"{where} {error}."
 

@@ -8,7 +8,7 @@
                       target_column='stars', label_words={'0': 'bad', '1': 'good'})
     tasks.get('reviews', local=[table])      a task like any other, for this run alone
 
-What the files do not say, the training file decides: which columns are read, and which labels
+What the settings leave open, the training file decides: which columns are read, and which labels
 there are. `keep` writes that into MODEL_DIR and `recall` reads it, so that a trained run evaluates
 and infers without its training file. Each file is read when it is first needed.
 """
@@ -30,7 +30,7 @@ from prompt_tuning.data.table_files import UNNAMED, Row, Table
 from prompt_tuning.data.tensorflow_import import seqio, tf
 
 KEPT = "task.json"  # in MODEL_DIR
-HF_INDEX = re.compile(r"__index_level_\d+__")  # what Hugging Face datasets call pandas' index
+HF_INDEX = re.compile(r"__index_level_\d+__")  # the name of pandas' index in Hugging Face datasets
 
 Reader = Callable[[str], Table]
 
@@ -159,7 +159,7 @@ def of_task(task: registry.TextTask | registry.TextMixture) -> TableTask | None:
 
 
 def keep(task: registry.TextTask, folder: str) -> None:
-    """Writes what the training file decided to FOLDER/task.json; nothing if it is no table."""
+    """Writes what the training file decided to FOLDER/task.json; nothing if it is not a table."""
     table = task.table
     if table is None:
         return
@@ -174,7 +174,7 @@ def keep(task: registry.TextTask, folder: str) -> None:
 
 
 def recall(table: TableTask, folder: str) -> TableTask:
-    """Fills in what `keep` wrote; what the table says itself is left as it is.
+    """Fills in what `keep` wrote, where the table itself has no setting.
 
     Raises:
       ValueError: the file is damaged.
@@ -189,7 +189,7 @@ def recall(table: TableTask, folder: str) -> TableTask:
             return table
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{path!r}, which says what the run's table was, is damaged: {error!r}. Remove it to "
+            f"{path!r}, which records the run's table, is damaged: {error!r}. Remove it to "
             "read the training file again."
         ) from error
     changes = {}
@@ -232,7 +232,7 @@ def _dataset(
     examples: Callable[[str], list[tuple[str, str]]],
     free_text: bool,
 ) -> tf.data.Dataset:
-    """Makes one split; seqio asks with a seed, as T5X runs it, but shuffles by itself."""
+    """Makes one split; seqio passes a seed under T5X, and shuffles afterwards."""
     inputs, targets = zip(*examples(split), strict=True)
     columns = {"inputs": list(inputs), "targets": list(targets), "idx": list(range(len(inputs)))}
     if free_text:

@@ -7,9 +7,9 @@
 A task is looked up once, and the object goes all the way to the metrics. Its data folder and its
 vocabulary file are its own, so two runs in one process do not see each other's.
 
-Importing this module registers SuperGLUE, GLUE and the generated tasks. Tasks of your own come
-from a table (`tables.py`) or from any module that registers them with seqio
-(`import_task_module`, the gin macro MIXTURE_OR_TASK_MODULE).
+Importing this module registers SuperGLUE, GLUE and the generated tasks. Your own tasks come from a
+table (`tables.py`) or from any module that registers them with seqio (`import_task_module`, the gin
+macro MIXTURE_OR_TASK_MODULE).
 """
 
 import copy
@@ -151,7 +151,7 @@ def parts(task: TextTask | TextMixture, split: str) -> list[TextTask]:
 
 
 def rows(task: TextTask, split: str) -> tf.data.Dataset:
-    """A task's preprocessed and tokenised rows, uncut, in the order of the data.
+    """A task's preprocessed and tokenised rows, not truncated, in the order of the data.
 
     Raises:
       ValueError: the data is not prepared, the split is missing, a vocabulary cannot be read.
@@ -193,7 +193,7 @@ def register_maker(dataset: str, make: Callable[[str, str | None], None]) -> Non
     Args:
       dataset: the name before the slash, 'pocket_glue'.
       make: takes 'pocket_glue/cb:1.0.0' and the data folder (None is TFDS's own default), and
-        returns at once where the data is on disk.
+        returns immediately where the data is on disk.
     """
     _MAKERS[dataset] = make
 

@@ -1,7 +1,9 @@
-"""The one door to TensorFlow, seqio and TFDS: `from ...tensorflow_import import seqio, tf, tfds`.
+"""Imports TensorFlow, seqio and TFDS for all other modules.
+
+    from prompt_tuning.data.tensorflow_import import seqio, tf, tfds
 
 Importing them takes seconds, so only modules that need them do. TensorFlow logs to file descriptor
-2 before any of its settings can stop it, so the first import happens here with stderr held back.
+2 before any of its settings takes effect, so the first import happens here with stderr captured.
 Afterwards informational lines are dropped and everything else is written to stderr: a missing CUDA
 library, a deprecation.
 """
@@ -13,7 +15,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 
-# Lines of level INFO, in both of TensorFlow's formats, and what comes with them.
+# Lines of level INFO, in both of TensorFlow's formats, and what accompanies them.
 _GREETINGS = re.compile(
     r"WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR"
     r"|I\d{4} \d\d:\d\d:\d+\.\d+ .*"
@@ -45,7 +47,7 @@ def without_greetings(text: str, *, expects_gpu: bool) -> str:
 
 @contextlib.contextmanager
 def _greetings_dropped() -> Iterator[None]:
-    """Holds stderr back, then writes it without greetings, or whole after an error."""
+    """Captures stderr, then writes it without informational lines, or whole after an error."""
     try:
         stderr = os.dup(2)
     except OSError:  # it is closed

@@ -61,7 +61,7 @@ class SentencePieces:
         """The sentencepiece processor, sentinels included.
 
         Raises:
-          ValueError: the file cannot be read, is no sentencepiece model, or has no EOS.
+          ValueError: the file cannot be read, is not a sentencepiece model, or has no EOS.
         """
         path = self.path
         try:
@@ -149,7 +149,7 @@ class Bytes:
         return found.decode(errors="ignore")
 
     def pieces(self) -> list[str]:
-        """Spells every id; a byte that is no printable ASCII as '<0xC3>'.
+        """Spells every id; a byte that is not printable ASCII as '<0xC3>'.
 
         >>> Bytes().pieces()[:3], Bytes().pieces()[107], Bytes().pieces()[198]
         (['<pad>', '</s>', '<unk>'], 'h', '<0xC3>')
@@ -166,7 +166,7 @@ class Family:
     """What the models of one kind read.
 
     Attributes:
-      prefix: in front of every task name, as in 'mt5_super_glue_cb_v102'.
+      prefix: prepended to every task name, as in 'mt5_super_glue_cb_v102'.
       standard: the vocabulary with its usual file.
     """
 

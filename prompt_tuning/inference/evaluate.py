@@ -1,7 +1,7 @@
 """Evaluation: decode every example of a split, then the task's own metrics.
 
 EVAL_OUTPUT_DIR/metrics.json               the metrics of every task, and the dev score
-EVAL_OUTPUT_DIR/predictions/TASK.jsonl     one line an example
+EVAL_OUTPUT_DIR/predictions/TASK.jsonl     one line per example
 """
 
 import json
@@ -25,7 +25,7 @@ from prompt_tuning.run import Run
 
 
 class Evaluated(NamedTuple):
-    """What an evaluation found.
+    """The result of an evaluation.
 
     Attributes:
       metrics: by name; those of a mixture's tasks as 'task/name'.

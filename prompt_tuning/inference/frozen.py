@@ -1,4 +1,4 @@
-"""A frozen T5 ready for work: its dimensions, its parameters and its vocabulary.
+"""A frozen T5 as an object: its dimensions, its parameters and its vocabulary.
 
     t5 = FrozenT5(config, load_parameters(config, 'gs://.../checkpoint_1100000'), vocabulary)
     t5.generate(['hypothesis: ... premise: ...'], prompt=files.read_prompt('runs/cb/prompts/best'))
@@ -39,7 +39,7 @@ def register_random(name: str, change: Change) -> None:
     """Makes NAME:SEED, as a checkpoint's path, draw random parameters and then change them.
 
     Args:
-      name: what stands before the colon.
+      name: the text before the colon.
       change: `(params, config) -> params`, by T5X's paths.
     """
     _RANDOM[name] = change
@@ -151,7 +151,7 @@ class FrozenT5:
         """Refuses a prompt of another width or position, or one made for other parameters.
 
         Raises:
-          ValueError: says which model the prompt was made for.
+          ValueError: names the model the prompt was made for.
         """
         files.check_fits(
             prompt,
@@ -186,8 +186,7 @@ class FrozenT5:
 
         Args:
           prompt: as read from a file, or an array.
-          position: 'prefix' or 'suffix'; None is where the file says that it was trained, or
-            'prefix'.
+          position: 'prefix' or 'suffix'; None is the position in the file, or 'prefix'.
 
         Returns:
           See `with_hooks`.
@@ -263,32 +262,33 @@ class FrozenT5:
         return np.asarray(decoding.rank(model, params, inputs, self.encode_labels(labels)))
 
     def encode(self, texts: Sequence[str], max_length: int) -> np.ndarray:
-        """Turns texts into ids [B, T], each ended and padded.
+        """Turns texts into ids [B, T], each with EOS and padding.
 
         Raises:
           ValueError: no text, or one of more than max_length tokens.
         """
         if isinstance(texts, str) or not texts:
-            raise ValueError(f"A list of one or more texts is expected; got {texts!r}.")
+            raise ValueError(f"Expected a list of one or more texts; got {texts!r}.")
         ids, cut = self.encode_cut(texts, max_length)
         for number, tokens in enumerate(cut, 1):
             if tokens:
                 raise ValueError(
-                    f"Text {number} has {max_length + tokens} tokens, end of sequence included; at "
-                    f"most {max_length} fit. Shorten it or raise the input length."
+                    f"Text {number} has {max_length + tokens} tokens, EOS included; at most "
+                    f"{max_length} fit. Shorten it or raise the input length."
                 )
         longest = int((ids > 0).sum(axis=1).max())
         return ids[:, : -(-longest // INPUT_BUCKET) * INPUT_BUCKET]
 
     def encode_cut(self, texts: Sequence[str], max_length: int) -> tuple[np.ndarray, list[int]]:
-        """Turns texts into ids [B, max_length], and says how many tokens of each were cut."""
+        """Turns texts into ids [B, max_length], and returns how many tokens of each were
+        truncated."""
         rows = [[*self.vocabulary.encode(text), self.vocabulary.eos_id] for text in texts]
         kept = [row[: max_length - 1] + row[-1:] if len(row) > max_length else row for row in rows]
         cut = [len(row) - len(short) for row, short in zip(rows, kept, strict=True)]
         return _padded(kept, max_length), cut
 
     def encode_labels(self, labels: Sequence[str]) -> np.ndarray:
-        """Turns label strings into ids [C, L], each ended and padded.
+        """Turns label strings into ids [C, L], each with EOS and padding.
 
         Raises:
           ValueError: no label.
@@ -296,7 +296,7 @@ class FrozenT5:
         return encode_labels(self.vocabulary, labels)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Turns ids back into text, up to the first end of sequence."""
+        """Turns ids back into text, up to the first EOS."""
         kept = []
         for token in ids:
             if int(token) in (self.vocabulary.eos_id, self.vocabulary.pad_id):
@@ -312,7 +312,7 @@ def encode_labels(vocabulary: Any, labels: Sequence[str]) -> np.ndarray:
       ValueError: no label.
     """
     if isinstance(labels, str) or not labels:
-        raise ValueError(f"A list of one or more labels is expected; got {labels!r}.")
+        raise ValueError(f"Expected a list of one or more labels; got {labels!r}.")
     rows = [[*vocabulary.encode(label), vocabulary.eos_id] for label in labels]
     return _padded(rows, max(len(row) for row in rows))
 

@@ -1,8 +1,8 @@
-"""Inference: new text through a trained prompt, one JSON object a line.
+"""Inference: predictions for new text with a trained prompt, one JSON object per line.
 
     in    .csv .tsv .jsonl   the columns of the run's table, written as in training; or texts in a
                              column 'input', 'inputs' or 'text'; the other columns are passed on
-          any other file     a text a line, blank lines included
+          any other file     one text per line, blank lines included
           no file            a split of the task itself
     out   {"input": ..., "prediction": "entailment", "score": -0.02,
            "label_scores": {"entailment": -0.02, "contradiction": -5.1, "neutral": -7.7}}
@@ -40,7 +40,7 @@ class Input(NamedTuple):
 
 
 class Inferred(NamedTuple):
-    """What inference did."""
+    """The result of inference."""
 
     path: str  # of the JSON lines
     examples: int
@@ -55,8 +55,8 @@ def read_inputs(path: str, table: tables.TableTask | None = None) -> list[Input]
       table: the table of the run; a file with its columns is written as in training.
 
     Raises:
-      ValueError: no such file, an empty one, one without the columns that are needed, or a line
-        that is not what it should be.
+      ValueError: no such file, an empty one, one without the columns that are needed, or a
+        malformed line.
     """
     if os.path.splitext(path)[1].lower() in table_files.ENDINGS:
         file = table_files.read(path)
@@ -65,7 +65,7 @@ def read_inputs(path: str, table: tables.TableTask | None = None) -> list[Input]
         return _from_table(file, table) if _has_columns(file, table) else _from_texts(file, table)
     lines = table_files.read_lines(path)
     if not any(line.strip() for line in lines):
-        raise ValueError(f"The input file {path!r} is empty; a text a line was expected.")
+        raise ValueError(f"The input file {path!r} is empty; expected one text per line.")
     blank = sum(not line.strip() for line in lines)
     if blank:
         print(f"{path!r}: {blank:,} of {len(lines):,} lines are blank; each is an input, too")
@@ -113,7 +113,7 @@ def _from_texts(file: table_files.Table, table: tables.TableTask | None) -> list
         key = next((key for key in keys if key in row.cells), None)
         if key is None or not isinstance(row.cells[key], str):
             raise ValueError(
-                f"Line {row.line} of {file.path!r}: a text named {keys[0]!r} was expected; got "
+                f"Line {row.line} of {file.path!r}: expected a text named {keys[0]!r}; got "
                 f"{json.dumps(row.cells, ensure_ascii=False)[: table_files.SHOWN]}"
             )
         inputs.append(Input(row.cells[key], _others(row, key)))
@@ -154,7 +154,9 @@ def infer_run(run: Run, input_file: str | None = None, output_file: str | None =
     print(f"{loaded.what}: {len(inputs):,} predictions, written to {path}")
     if cut:
         limit = run.task_feature_lengths["inputs"]
-        print(f"{cut:,} inputs were longer than {limit} tokens and were cut; see 'tokens_cut'")
+        print(
+            f"{cut:,} inputs were longer than {limit} tokens and were truncated; see 'tokens_cut'"
+        )
     return Inferred(path, len(inputs), cut)
 
 

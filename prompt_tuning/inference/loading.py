@@ -1,7 +1,7 @@
 """Loads what a run names: its task, its frozen model, and what it trained.
 
-Everything that can be wrong is found here, in the order of what it costs: the task's
-data first, then the parameters, and only then does anything compile.
+Everything that can be wrong is found here, the cheapest checks first: the task's data, then the
+parameters, and only then does anything compile.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ def prepare_task(run: Run, *, trained: bool = False) -> TextTask | TextMixture:
     Args:
       run: names the task.
       trained: the run was trained before, so that a table reads the columns and has the labels
-        that it was trained with, whatever has become of its training file.
+        that it was trained with, even if its training file has changed or is gone.
 
     Raises:
       ValueError: the module cannot be imported; see `tasks.get`.
@@ -103,12 +103,12 @@ def read_added(run: Run, t5: FrozenT5) -> Added:
 
 
 class LoadedModel(NamedTuple):
-    """What a run trained, ready to be measured or asked.
+    """What a run trained, ready for evaluation and inference.
 
     Attributes:
       t5: the T5, tuned or not.
       model, params: that T5 with what the run's method added, as `model/decoding.py` takes them.
-      what: a few words that say what was loaded from where.
+      what: a short description of what was loaded, for messages.
     """
 
     t5: FrozenT5
@@ -144,7 +144,7 @@ def load_trained(run: Run, task: TextTask | TextMixture) -> LoadedModel:
 
 
 def _tuned_folder(run: Run) -> str | None:
-    """Where the best tuned model of a run lies; None if no parameter of the model trains.
+    """Where the best tuned model of a run is; None if no parameter of the model trains.
 
     Raises:
       ValueError: it is not there, or a pattern matches no parameter.

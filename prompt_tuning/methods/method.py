@@ -3,7 +3,7 @@
     hooks      where its modules attach to the T5; the parameters of these are what it adds
     start      their initial values
     trainable  which parameters train
-    kind, settings    what its file says, next to the arrays it added
+    kind, settings    what its file records, next to the arrays it added
 
 A method is data. A function with a few settings makes one, and gin names that function:
 `Run.method = @my_package.my_method()`. `prompt_tuning.py` and `model_tuning.py` are two examples,
@@ -44,7 +44,7 @@ class Frozen(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Method:
-    """What trains, where it attaches, how it starts and what its file says.
+    """What trains, where it attaches, how it starts and what its file records.
 
     Two are equal if they are of one kind, train the same and were made with the same settings.
 

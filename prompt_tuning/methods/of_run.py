@@ -2,7 +2,7 @@
 
 `Run.prompt_length`, `prompt_initializer`, `prompt_position` and `trainable` are older than methods;
 configurations set them, and `dataclasses.replace(run, prompt_length=None)` takes the prompt away.
-What they say is applied to the method here, and they repeat what the method says.
+Their values are applied to the method here, and then repeat the method's settings.
 """
 
 import dataclasses
@@ -55,7 +55,7 @@ def resolve(method: Method | None, given: Mapping[str, Any], known: Mapping[str,
 
 
 def fields(method: Method) -> dict[str, Any]:
-    """What a method says of the fields of a run."""
+    """The values of a run's fields for a method."""
     said = {name: method.settings[key] for name, key in FIELDS.items() if key in method.settings}
     if method.kind != prompt_tuning.KIND:
         said = {"prompt_length": None}

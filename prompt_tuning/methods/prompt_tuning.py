@@ -1,4 +1,4 @@
-"""Prompt tuning: P vectors in front of the embedded input train, the model is frozen.
+"""Prompt tuning: P vectors prepended to the embedded input are trained, the model is frozen.
 
 Lester et al. 2021, section 2. With patterns in `trainable` parts of the model train as well.
 
@@ -32,7 +32,7 @@ def prompt_tuning(
     """Makes the method of plain prompt tuning.
 
     Args:
-      length: P [PROMPT_LENGTH]; None is no prompt, and so model tuning.
+      length: P [PROMPT_LENGTH]; None means no prompt, that is, model tuning.
       initializer: where the prompt starts, see `prompts/initializers.py` [PROMPT_INITIALIZER].
       position: 'prefix' or 'suffix'.
       trainable: patterns of what trains, see `Method`; () is the prompt alone.

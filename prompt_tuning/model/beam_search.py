@@ -33,7 +33,7 @@ class BeamSearch:
 
     Attributes:
       num_beams: live sequences, K; at least num_decodes.
-      alpha: 0 is no brevity penalty; larger favours longer sequences.
+      alpha: 0 means no brevity penalty; larger favours longer sequences.
 
     Raises:
       ValueError: an attribute is out of its range.

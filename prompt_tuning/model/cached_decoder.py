@@ -69,7 +69,7 @@ class CachedDecoder:
         """
         if self._encoded.inputs.segment_ids is not None:
             raise ValueError(
-                "Scoring expected one example a row, got packed inputs (segment_ids). Give each "
+                "Scoring expected one example per row, got packed inputs (segment_ids). Give each "
                 "example a row of its own."
             )
         logits = self._apply(

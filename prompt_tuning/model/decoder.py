@@ -1,7 +1,7 @@
 """The decoder of T5, over whole targets or a position at a time with a cache.
 
 Several decoder sequences may share one encoded input (beams, candidate labels).
-Their rows lie together, [B * K, L], and cross-attention folds them into the query
+Their rows are adjacent, [B * K, L], and cross-attention folds them into the query
 axis, so that the encoder's keys and values are never copied.
 """
 
@@ -30,7 +30,7 @@ from prompt_tuning.shapes import Array, Bool, Float, Int
 class LayerCache(NamedTuple):
     """The keys and values of one decoder layer: of the decoded tokens, and of the input.
 
-    Those that a hook adds stand in front of both: Y is E + L, Z is E + S.
+    Those that a hook adds are prepended to both: Y is E + L, Z is E + S.
     """
 
     self_keys: Float[Array, "R Y N D"]
@@ -93,7 +93,7 @@ class DecoderLayer(nn.Module):
         return attention.with_extra(*attention.keys_values(encoded.values), encoded.inputs)
 
     def start(self, empty: Float[Array, "R L N D"], encoded: Encoded) -> LayerCache:
-        """Makes the cache of this layer, `empty` standing for L tokens to come."""
+        """Makes the cache of this layer, `empty` for the L tokens to decode."""
         own = self.self_attention.with_extra(empty, empty, encoded.inputs)
         return LayerCache(*own, *self.cross_keys_values(encoded))
 

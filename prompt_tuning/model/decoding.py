@@ -5,7 +5,7 @@
     rank       encoder -> all candidate labels for each input
 
 All three are compiled once per model, strategy and shape. `params` is the model's nested
-parameter tree. Inputs are ids, one example a row with 0 as padding, or an `Inputs` that is not
+parameter tree. Inputs are ids, one example per row with 0 as padding, or an `Inputs` that is not
 packed.
 """
 

@@ -8,12 +8,12 @@ one of them; nothing here is ever subclassed.
     layer         x = [layer_input](x)
                   x = x + [after_sublayer](dropout(attention(norm(x))), x)
                   x = x + [after_sublayer](dropout(mlp(norm(x))), x)
-    attention     keys, values = [extra_keys_values] in front of those of the tokens
+    attention     keys, values = [extra_keys_values] prepended to those of the tokens
     matrix        y = [dense](x, multiply), multiply(x) being x times the matrix
 
 A field of `Hooks` is a factory: the model calls it inside its own scope while it is traced, and the
-factory returns a `linen` module, or None to attach nothing there. The parameters of the module lie
-beside the model's, under the name that the factory gives it:
+factory returns a `linen` module, or None to attach nothing there. The parameters of the module are
+stored beside the model's, under the name that the factory gives it:
 
     encoder_input                                    encoder/NAME/...
     decoder_input                                    decoder/NAME/...
@@ -65,7 +65,7 @@ class Hooks:
         query attends to them, with a position bias of 0. With a cache they are computed once.
       dense: `(path) -> module`, path as in 'encoder/layers_0/attention/query'; takes
         `(x [..., I], multiply)`, where `multiply(x)` is x times the matrix, [..., I] -> [..., O],
-        and returns [..., O]. Heads lie side by side in I and O, as in the stored matrix.
+        and returns [..., O]. Heads are adjacent in I and O, as in the stored matrix.
       after_sublayer: `(stack, layer, sublayer) -> module`, sublayer being 'self_attention',
         'cross_attention' (decoder only) or 'mlp'; takes `(y [B, S, H], x [B, S, H])`, y being the
         sub-layer's output after dropout and x the residual stream that it is added to; returns

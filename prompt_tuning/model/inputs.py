@@ -10,7 +10,7 @@ to, builds the `Inputs` itself. Two packed examples and a padding position:
     positions     [[0, 1, 2, 0, 1, 0]]     relative positions are differences of these
 
 The places of a prompt are reserved before the embedding, so the batch has its full length from the
-start; the hook at `encoder_input` fills them. Two vectors in front of three tokens:
+start; the hook at `encoder_input` fills them. Two vectors before three tokens:
 
     tokens        [[0, 0, 7, 8, 1]]
     prompt_places [[0, 1, -1, -1, -1]]
@@ -41,7 +41,7 @@ class Inputs(NamedTuple):
       segment_ids: which example of a packed row each position belongs to, 1 and up, 0 at padding.
         None: a row is one example.
       prompt_ids: which of M prompts each row uses, 0 to M - 1. None: there is one prompt.
-      prompt_places: number of the prompt vector that stands at each position, 0 to P - 1, and -1
+      prompt_places: number of the prompt vector at each position, 0 to P - 1, and -1
         at tokens; [1, S] if the same in all rows. None: no place is reserved yet.
     """
 
@@ -54,7 +54,7 @@ class Inputs(NamedTuple):
 
 
 def as_inputs(tokens: Inputs | Int[Array, "B T"]) -> Inputs:
-    """Makes the encoder's inputs from ids, one example a row; an `Inputs` is returned as it is.
+    """Makes the encoder's inputs from ids, one example per row; an `Inputs` is returned as it is.
 
     >>> as_inputs(jnp.array([[7, 1, 0]])).valid
     Array([[ True,  True, False]], dtype=bool)
@@ -67,37 +67,37 @@ def as_inputs(tokens: Inputs | Int[Array, "B T"]) -> Inputs:
 def as_decoder_inputs(
     input_tokens: Inputs | Int[Array, "R L"], target_tokens: Int[Array, "R L"] | None
 ) -> Inputs:
-    """Makes the decoder's inputs from ids, one target a row; an `Inputs` is returned as it is.
+    """Makes the decoder's inputs from ids, one target per row; an `Inputs` is returned as it is.
 
     Args:
       input_tokens: the targets shifted right, or an `Inputs` that is complete.
-      target_tokens: ids, 0 is padding; only tells which positions are real. None with an `Inputs`.
+      target_tokens: ids, 0 is padding; only marks the real positions. None with an `Inputs`.
 
     Raises:
-      ValueError: the targets are missing, or given beside an `Inputs`.
+      ValueError: the targets are missing, or given together with an `Inputs`.
     """
     if isinstance(input_tokens, Inputs):
         if target_tokens is not None:
             raise ValueError(
-                "The decoder expected an Inputs alone, got target tokens beside it. Its `valid` "
-                "says which positions predict a target; leave the target tokens out."
+                "The decoder expected an Inputs alone, got target tokens as well. Its `valid` "
+                "marks the positions that predict a target; leave the target tokens out."
             )
         return input_tokens
     if target_tokens is None:
         raise ValueError(
-            "The decoder expected target tokens beside its input tokens, got none. Pass them, or "
+            "The decoder expected target tokens with its input tokens, got none. Pass them, or "
             "an Inputs in place of both."
         )
     return Inputs(input_tokens, target_tokens > 0, _count(target_tokens.shape[1]))
 
 
 def reserve_prompt(inputs: Inputs, *, length: int, position: str = "prefix") -> Inputs:
-    """Reserves the places of a prompt in front of each row ('prefix') or after it ('suffix').
+    """Reserves the places of a prompt before each row ('prefix') or after it ('suffix').
 
-    A suffix stands after the padding. Reserved positions are valid and their token is 0.
+    A suffix is after the padding. Reserved positions are valid and their token is 0.
 
     Args:
-      inputs: one example a row, without places.
+      inputs: one example per row, without places.
       length: P, in vectors.
       position: 'prefix' or 'suffix'.
 

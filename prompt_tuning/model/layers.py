@@ -41,7 +41,7 @@ class RMSNorm(nn.Module):
 
 
 class Dense(nn.Module):
-    """Multiplies by a matrix, whose sides may each stand for several dimensions.
+    """Multiplies by a matrix, whose sides may each combine several dimensions.
 
     The matrix is multiplied in those dimensions, as in T5X: on some machines a gradient
     would differ in its last bit otherwise.
@@ -97,7 +97,7 @@ class Attention(nn.Module):
 
     Attributes:
       hooks: see `Hooks.extra_keys_values` and `Hooks.dense`.
-      place: the stack, the layer and the kind of attention, as hooks are told.
+      place: the stack, the layer and the kind of attention, as hooks get them.
     """
 
     config: T5Config
@@ -121,22 +121,22 @@ class Attention(nn.Module):
         self.extra = self.hooks.make("extra_keys_values", *self.place)
 
     def queries(self, x: Float[Array, "B Q H"]) -> Float[Array, "B Q N D"]:
-        """Projects what attends."""
+        """Projects x to queries."""
         return self.query(x)
 
     def keys_values(
         self, x: Float[Array, "B S H"]
     ) -> tuple[Float[Array, "B S N D"], Float[Array, "B S N D"]]:
-        """Projects what is attended to."""
+        """Projects x to keys and values."""
         return self.key(x), self.value(x)
 
     def with_extra(
         self, keys: Float[Array, "R S N D"], values: Float[Array, "R S N D"], inputs: Inputs
     ) -> tuple[Float[Array, "R Z N D"], Float[Array, "R Z N D"]]:
-        """Puts the E keys and values of a hook in front, Z = E + S; without a hook Z is S.
+        """Prepends the E keys and values of a hook, Z = E + S; without a hook Z is S.
 
         Args:
-          keys, values: of B rows or, in the decoder, of R = B * K, the K of one input together.
+          keys, values: of B rows or, in the decoder, of R = B * K, the K of one input adjacent.
           inputs: the encoder's, of B rows.
         """
         if self.extra is None:
@@ -161,7 +161,8 @@ class Attention(nn.Module):
     ) -> Float[Array, "B Q H"]:
         """Attends from each of Q positions to Z.
 
-        `bias` is added to the scores of the last S keys; those of a hook, in front, have none.
+        `bias` is added to the scores of the last S keys; those of a hook, which come first, have
+        none.
         """
         if extra := keys.shape[1] - bias.shape[-1]:
             bias = jnp.pad(bias, ((0, 0), (0, 0), (0, 0), (extra, 0)))

@@ -50,7 +50,7 @@ def cross_entropy_loss(
 
     Args:
       logits: scores of every vocabulary id, at every target position.
-      targets: the ids that should have come, `decoder_target_tokens`.
+      targets: the expected ids, `decoder_target_tokens`.
       weights: `decoder_loss_weights`; a position with weight 0 does not count. None counts every
         target that is not padding (id 0).
       label_smoothing: probability that the target gives to the other ids.
@@ -76,7 +76,7 @@ def cross_entropy_loss(
     if weights is None:
         weights = targets > 0
     if not 0.0 <= label_smoothing < 1.0:
-        raise ValueError(f"label_smoothing must lie in [0, 1), got {label_smoothing}.")
+        raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}.")
     weights = weights.astype(jnp.float32)
     token_loss, log_z = _token_losses(logits, targets, label_smoothing, z_loss)
     sums = LossSums(

@@ -9,7 +9,7 @@ second padded by one; the causal mask of the decoder's self-attention:
     1 1 1          0 0 0     a padding position neither attends nor is attended to
 
 Packed rows (`Inputs.segment_ids`) are block-diagonal. As in T5X, a row without a
-single 1 attends to all positions alike. Such rows are padding, and no loss or
+single 1 attends to all positions equally. Such rows are padding, and no loss or
 score counts them.
 """
 
@@ -56,7 +56,7 @@ def cross_mask(decoder: Inputs, encoder: Inputs) -> Bool[Array, "B 1 Q S"]:
     """Allows every real target position to attend to the real input positions of its segment.
 
     Args:
-      decoder: R = B * K rows, the K of one input together; their positions are folded into one
+      decoder: R = B * K rows, the K of one input adjacent; their positions are folded into one
         query axis, Q = K * L.
       encoder: B rows.
 

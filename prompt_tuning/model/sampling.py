@@ -75,7 +75,7 @@ class Sample:
             )
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(
-                f"Sample.top_p must lie in (0, 1], got {self.top_p}. None draws from all tokens."
+                f"Sample.top_p must be in (0, 1], got {self.top_p}. None draws from all tokens."
             )
 
     def __call__(

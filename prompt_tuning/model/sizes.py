@@ -59,7 +59,7 @@ class T5Config:
                     f"T5Config.{field.name} must be a whole number, 1 or more; got {value!r}."
                 )
         if not 0 <= self.dropout_rate < 1:
-            raise ValueError(f"The dropout rate must lie in [0, 1); got {self.dropout_rate!r}.")
+            raise ValueError(f"The dropout rate must be in [0, 1); got {self.dropout_rate!r}.")
         if self.dtype not in DTYPES:
             raise ValueError(f"T5Config.dtype must be one of {sorted(DTYPES)}; got {self.dtype!r}.")
         unknown = [name for name in self.mlp_activations if name not in ACTIVATIONS]

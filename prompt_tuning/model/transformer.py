@@ -1,6 +1,6 @@
 """The T5 encoder-decoder: embedding, two stacks of layers, logits.
 
-Parameters lie as T5X's `examples/t5` writes them:
+Parameters have the paths and shapes of T5X's `examples/t5`:
 
     token_embedder/embedding                                  [V, H]
     encoder/relpos_bias/rel_embedding                         [N, 32]
@@ -42,7 +42,7 @@ class TokenEmbedder(nn.Module):
 class Transformer(nn.Module):
     """A T5, with whatever `hooks` attach to it.
 
-    Inputs are ids, one example a row with 0 as padding, or an `Inputs` that says more.
+    Inputs are ids, one example per row with 0 as padding, or an `Inputs` with more information.
 
     >>> import jax
     >>> config = T5Config(name='doc', vocab_size=16, emb_dim=8, num_heads=2, head_dim=4,
@@ -113,18 +113,18 @@ class Transformer(nn.Module):
         *,
         enable_dropout: bool = False,
     ) -> Float[Array, "R L V"]:
-        """Runs the decoder over whole targets, R = B * K rows, the K of one input together.
+        """Runs the decoder over whole targets, R = B * K rows, the K of one input adjacent.
 
         Args:
           encoded: of B inputs.
-          decoder_inputs: the targets shifted right by one, 0 in front; or an `Inputs`.
-          decoder_target_tokens: ids, 0 is padding; only tells which positions are real. Left out
-            with an `Inputs`, whose `valid` says it.
+          decoder_inputs: the targets shifted right by one, 0 first; or an `Inputs`.
+          decoder_target_tokens: ids, 0 is padding; only marks the real positions. Left out
+            with an `Inputs`, whose `valid` marks them.
           enable_dropout: needs an rng named 'dropout'.
 
         Raises:
-          ValueError: the target tokens are missing, or given beside an `Inputs`; either inputs or
-            targets are packed, and the other not.
+          ValueError: the target tokens are missing, or given together with an `Inputs`; either
+            inputs or targets are packed, and the other not.
         """
         inputs = as_decoder_inputs(decoder_inputs, decoder_target_tokens)
         inputs = _with_prompt_ids(inputs, encoded.inputs)
@@ -140,7 +140,7 @@ class Transformer(nn.Module):
         """
         if encoded.inputs.segment_ids is not None:
             raise ValueError(
-                "Decoding expected one example a row, got packed inputs (segment_ids). Give each "
+                "Decoding expected one example per row, got packed inputs (segment_ids). Give each "
                 "example a row of its own."
             )
         return self.decoder.start(encoded, rows, length)

@@ -1,14 +1,14 @@
 """Files of what was tuned: arrays by path, small and safe to open.
 
-    NAME.safetensors   the arrays, and in the header who made them, for which model and how
+    NAME.safetensors   the arrays, and their metadata in the header: model, method, settings
     NAME.npy           only beside a plain prompt: the same array [P, H], for other tools
 
 A plain prompt is one tensor called `prompt`, the name that every file so far has and that other
 tools look for; what another method added to a model has the paths of its parameters as names.
 The official code writes a prompt as a .npy file without suffix, `encoder.prompt.prompt.prompt`.
 
-Neither format can carry code: nothing here is ever pickled or unpickled. A `.npy` says nothing
-about the model it was made for, so the safetensors file is the one to hand on.
+Neither format can carry code: nothing here is ever pickled or unpickled. A `.npy` file has no
+metadata about the model it was made for, so share the safetensors file.
 """
 
 import dataclasses
@@ -73,19 +73,19 @@ def save(path: str | os.PathLike, prompt: Any, metadata: PromptMetadata) -> tupl
     Args:
       path: NAME, with or without one of the two suffixes. Its folder is made.
       prompt: [P, H], is written as float32.
-      metadata: must tell the length and width that the prompt has.
+      metadata: must have the prompt's length and width.
 
     Returns:
       The two paths, safetensors first.
 
     Raises:
-      ValueError: the array is no prompt, or the metadata tell another shape.
+      ValueError: the array is not a prompt, or the metadata give another shape.
     """
     name = _without_suffix(path)
     prompt = np.ascontiguousarray(checked(prompt, f"the prompt to save as {name!r}"), np.float32)
     if (metadata.length, metadata.width) != prompt.shape:
         raise ValueError(
-            f"The metadata of {name!r} tell a prompt of {metadata.length} vectors of width "
+            f"The metadata of {name!r} give a prompt of {metadata.length} vectors of width "
             f"{metadata.width}, but the prompt is {prompt.shape[0]} of width {prompt.shape[1]}."
         )
     npy = io.BytesIO()
@@ -174,13 +174,13 @@ def as_prompt(tuned: TunedFile) -> PromptFile:
     metadata_lib.check_kind(path, metadata, PLAIN)
     if _TENSOR not in arrays:
         raise ValueError(
-            f"{path!r} is no prompt file: expected one tensor named {_TENSOR!r}, it holds "
+            f"{path!r} is not a prompt file: expected one tensor named {_TENSOR!r}, it holds "
             f"{', '.join(sorted(arrays)[:5]) or 'nothing'}."
         )
     prompt = checked(arrays[_TENSOR], f"{path!r}")
     if metadata is not None and (metadata.length, metadata.width) != prompt.shape:
         raise ValueError(
-            f"{path!r} contradicts itself: its metadata tell {metadata.length} vectors of width "
+            f"{path!r} contradicts itself: its metadata give {metadata.length} vectors of width "
             f"{metadata.width}, it holds {prompt.shape[0]} of width {prompt.shape[1]}."
         )
     return PromptFile(path, prompt.astype(np.float32), metadata)
@@ -204,7 +204,7 @@ def check_fits(
       prompt_file: what `read_prompt` returned.
       width: H of the model it is to be used with.
       model_name: the name of that model.
-      fingerprint: gives the fingerprint of its parameters; called only if the prompt tells one,
+      fingerprint: gives the fingerprint of its parameters; called only if the prompt has one,
         since it hashes the whole model.
       position: 'prefix' or 'suffix', where it is to be used; None is where it was trained.
       allow_other_model: accepts other parameters of the same width.

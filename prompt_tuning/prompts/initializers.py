@@ -7,7 +7,7 @@ configuration sets. Your own works the same way: write
 
     def my_initializer(rng, shape): ...
 
-in my_package, and say `PROMPT_INITIALIZER = @my_package.my_initializer`.
+in my_package, and set `PROMPT_INITIALIZER = @my_package.my_initializer`.
 """
 
 import functools
@@ -28,7 +28,7 @@ Tokenize = Callable[[str], Sequence[int]]
 def bind(
     initializer: Callable, *, embeddings: Float[Array, "V H"], tokenize: Tokenize
 ) -> Initializer:
-    """Gives an initialiser what it asks for of the frozen model.
+    """Binds what an initialiser takes from the frozen model.
 
     >>> def first_row(rng, shape, *, embeddings):
     ...     return jnp.broadcast_to(embeddings[:1], shape)
@@ -115,7 +115,7 @@ def from_sampled_vocabulary(
       embeddings: the frozen table.
       population_size: how many of the first ids to choose from.
       excluded_ids: ids never chosen. The official code excludes none; `(0, 1, 2)`
-        leaves out padding, end of sequence and unknown.
+        leaves out padding, EOS and <unk>.
 
     Raises:
       ValueError: fewer candidates than prompt vectors.
@@ -154,7 +154,7 @@ def from_class_labels(
     Args:
       labels: the label strings, in order; position i of the prompt starts at label i.
       embeddings: the frozen table.
-      tokenize: text to ids, without an end-of-sequence id.
+      tokenize: text to ids, without EOS.
       fallback: an initialiser for the positions that are left.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Where a file of what was tuned comes from: the metadata in its header, and its checks."""
+"""The metadata of a file of what was tuned: its header, and its checks."""
 
 import dataclasses
 import datetime
@@ -17,12 +17,12 @@ _PACKAGES = ("prompt_tuning", "jax", "jaxlib", "flax", "optax", "numpy")
 
 @dataclasses.dataclass(frozen=True)
 class PromptMetadata:
-    """Where a prompt, or what another method added to a model, comes from.
+    """The origin of a prompt, or of what another method added to a model.
 
     Attributes:
       model: name of the frozen model, 't5_1_1_small'.
       model_fingerprint: of the frozen model's parameters, see `trees.fingerprint`; empty
-        where another tool made the prompt and did not say.
+        where another tool made the prompt and did not record it.
       length: P, the number of vectors of a plain prompt; 0 for another kind.
       width: H, the model's width.
       task: the task or mixture it was trained on.
@@ -32,7 +32,7 @@ class PromptMetadata:
       versions: of the libraries, by package name.
       created: date and time in UTC, ISO 8601.
       kind: the method, see `methods/method.py`.
-      position: where a plain prompt stands, 'prefix' or 'suffix'; empty if unknown.
+      position: of a plain prompt, 'prefix' or 'suffix'; empty if unknown.
       settings: what the method was made with, as far as JSON can express it.
     """
 
@@ -65,7 +65,7 @@ def library_versions() -> dict[str, str]:
 
 
 def header(metadata: PromptMetadata) -> dict[str, str]:
-    """Writes metadata as text, as they stand in the header of a file."""
+    """Writes metadata as text, as in the header of a file."""
     values = {field.name: getattr(metadata, field.name) for field in dataclasses.fields(metadata)}
     return {
         name: value if isinstance(value, str) else _json(value) for name, value in values.items()
@@ -106,7 +106,7 @@ def read_header(path: str, found: Mapping[str, str] | None) -> PromptMetadata | 
 
 
 def _position_in(config: str) -> str:
-    """The position of a prompt whose file is too old to say it: as its configuration does."""
+    """The position of a prompt whose file is too old to have it: from its configuration."""
     is_suffix = re.search(r"\bprompt_position\s*=\s*['\"]suffix['\"]", config)
     return "suffix" if is_suffix else "prefix"
 
@@ -142,7 +142,7 @@ def check_settings(path: str, metadata: PromptMetadata | None, settings: Mapping
 
 
 def check_position(path: str, metadata: PromptMetadata | None, position: str) -> None:
-    """Refuses a prompt that was trained at another position; a bare file says none.
+    """Refuses a prompt that was trained at another position; a bare file has none.
 
     Raises:
       ValueError: names both positions.
@@ -176,9 +176,9 @@ def check_model(
         return
     raise ValueError(
         f"The prompt {path!r} was made for {made_for(metadata)}, but the model given is "
-        f"{model_name} with fingerprint {found}. A prompt works only with the very "
-        f"parameters it was trained in front of. Load that model, or pass --allow_other_model to "
-        f"use the prompt all the same."
+        f"{model_name} with fingerprint {found}. A prompt works only with the "
+        f"parameters it was trained with. Load that model, or pass --allow_other_model to use the "
+        f"prompt all the same."
     )
 
 

@@ -3,8 +3,8 @@
     adapter_config.json          peft_type PROMPT_TUNING, how many vectors, how wide
     adapter_model.safetensors    `prompt_embeddings`, [P * S, H]
 
-S, num_transformer_submodules, is 2 unless peft was told otherwise: it then trains rows for
-the decoder, too, which nothing ever reads. Only the first P rows act, in front of the
+S, num_transformer_submodules, is 2 unless peft was set otherwise: it then trains rows for
+the decoder, too, which nothing ever reads. Only the first P rows have an effect, prepended to the
 encoder's input, as here. What is written here has S = 1.
 """
 
@@ -36,7 +36,7 @@ def export(
 ) -> str:
     """Writes a prompt as an adapter, whole or not at all.
 
-    Where the prompt comes from stands in the header of adapter_model.safetensors, which
+    The prompt's origin is in the header of adapter_model.safetensors, which
     `read` reads again and peft ignores.
 
     Args:
@@ -55,8 +55,8 @@ def export(
     metadata = prompt_file.metadata
     if metadata and metadata.position == "suffix":
         raise ValueError(
-            f"The prompt {prompt_file.path!r} was trained as a suffix of the input; peft puts "
-            f"every prompt in front, which would be another function."
+            f"The prompt {prompt_file.path!r} was trained as a suffix of the input; peft "
+            f"prepends every prompt, which would be another function."
         )
     prompt = np.ascontiguousarray(prompt_file.prompt, np.float32)
     header = {"format": "pt", **(files.header(metadata) if metadata else {})}
@@ -88,7 +88,7 @@ def read(folder: str | os.PathLike) -> PromptFile:
     rows = [length * s for s in _submodules(config) if isinstance(length, int)]
     if array.ndim != 2 or array.shape[0] not in rows or width not in (None, array.shape[1]):
         raise ValueError(
-            f"The adapter {folder!r} contradicts itself: {CONFIG_FILE} tells {length} vectors of "
+            f"The adapter {folder!r} contradicts itself: {CONFIG_FILE} gives {length} vectors of "
             f"width {width} for {config.get('num_transformer_submodules')} submodules, "
             f"{TENSOR_FILE} holds {list(array.shape)}."
         )
@@ -129,7 +129,7 @@ def _config(shape: tuple[int, ...], base_model: str | None) -> dict[str, Any]:
 
 
 def _submodules(config: Mapping[str, Any]) -> tuple[int, ...]:
-    """How often the prompt may stand in the file; peft's first versions did not say."""
+    """How often the prompt may be repeated in the file; peft's first versions did not store it."""
     told = config.get("num_transformer_submodules")
     return (1, 2) if told is None else (told,)
 
@@ -138,7 +138,7 @@ def _read_config(folder: str) -> dict[str, Any]:
     path = os.path.join(folder, CONFIG_FILE)
     if not os.path.isfile(path):
         raise ValueError(
-            f"{folder!r} is no adapter of peft: there is no {CONFIG_FILE} in it. Name the folder "
+            f"{folder!r} is not a peft adapter: there is no {CONFIG_FILE} in it. Name the folder "
             f"that `save_pretrained` wrote."
         )
     try:
@@ -155,7 +155,7 @@ def _check_kind(folder: str, config: Mapping[str, Any]) -> None:
     if kind != _KIND:
         raise ValueError(
             f"The adapter {folder!r} is a {kind} adapter; only {_KIND} is a soft prompt of vectors "
-            f"in front of the embedded input, and only that can be imported."
+            f"prepended to the embedded input, and only that can be imported."
         )
     if task not in (None, _TASK):
         raise ValueError(
@@ -165,7 +165,7 @@ def _check_kind(folder: str, config: Mapping[str, Any]) -> None:
     submodules = config.get("num_transformer_submodules")
     if submodules not in (None, 1, 2):
         raise ValueError(
-            f"The adapter {folder!r} tells num_transformer_submodules {submodules!r}; an "
+            f"The adapter {folder!r} has num_transformer_submodules {submodules!r}; an "
             f"encoder-decoder has 1 (the encoder) or 2."
         )
     if config.get("modules_to_save"):

@@ -1,8 +1,7 @@
 """The soft prompt: P trainable vectors in the embedded input of a frozen T5.
 
-Lester et al. 2021, section 2: the prompt is a parameter of its own, [P, H], in front of
-the embedded tokens; the encoder then runs over P + T positions, masks and relative
-positions included.
+Lester et al. 2021, section 2: the prompt is a parameter of its own, [P, H], prepended to the
+embedded tokens; the encoder then runs over P + T positions, masks and relative positions included.
 
     prefix:  p0 p1 ... pP  the input text </s>
     suffix:  the input text </s> <pad> p0 p1 ... pP

@@ -58,7 +58,7 @@ def nearest(
             "Name the model that the prompt was made for."
         )
     if not 1 <= count <= len(embeddings):
-        raise ValueError(f"The count must lie between 1 and {len(embeddings)}; got {count}.")
+        raise ValueError(f"The count must be between 1 and {len(embeddings)}; got {count}.")
     cosines = _unit(prompt) @ _unit(embeddings).T
     order = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
     return [
