@@ -1,15 +1,15 @@
 """The bridge to T5X: its own models, trainer, checkpoints and evaluator, with our soft prompt.
 
     network.py       T5X's T5, unmodified, with a prompt joined to the embedded input
-    start.py         where a new prompt starts, or the file it comes from
+    start.py         the initial prompt: from an initialiser or a file
     restoring.py     nothing but the prompt may be new when a frozen model is restored
     optimizer.py     Adafactor on the prompt, nothing on the rest
     saving.py        prompt files at every save
-    tasks.py         our seqio tasks and their vocabularies, for T5X
+    task_vocabulary.py  our seqio tasks and their vocabularies, for T5X
     __main__.py      `python -m prompt_tuning.bridge t5x.train ...`
 
-The gin parts are in gin/t5x. Everything else is T5X's. This is the one door to it: the package
-is imported here, after what it needs of an older jax is in place.
+The gin parts are in gin/t5x. Everything else is T5X's. T5X is first imported here, after a line
+that it needs with this jax.
 """
 
 import jax
@@ -24,7 +24,7 @@ AIRIO_COMMIT = "69897df"
 pjit.PartitionSpec = jax.sharding.PartitionSpec
 
 try:
-    import t5x.utils  # noqa: F401  (so that what is missing is said here)
+    import t5x.utils  # noqa: F401  (so that a missing package is reported here)
 except ImportError as error:
     raise ImportError(
         f"T5X cannot be imported ({error}); install the commit that was tested with `pip install "

@@ -2,8 +2,8 @@
 
     python -m prompt_tuning.bridge t5x.train --gin_file=... --gin.TRAIN_STEPS=1130000
 
-is `python -m t5x.train ...`, which by itself stops at an import (see `bridge/__init__.py`) before
-it has looked at a gin file. The same holds for t5x.eval, t5x.infer and whatever else T5X runs.
+is `python -m t5x.train ...`, which otherwise fails at an import (see `bridge/__init__.py`) before
+it reads a gin file. The same holds for t5x.eval, t5x.infer and whatever else T5X runs.
 """
 
 import runpy

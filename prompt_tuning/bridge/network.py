@@ -1,4 +1,4 @@
-"""T5X's own T5 with a soft prompt: a subclass of its network that no layer knows of.
+"""T5X's own T5 with a soft prompt: a subclass of its network with unchanged layers.
 
 `encode` passes T5X's `encode` tokens with P reserved places, so that T5X's masks and relative
 positions cover them. Where the embedder is called, an interceptor fills the places:
@@ -55,8 +55,8 @@ class PromptTransformer(network.Transformer):
         """
         if encoder_segment_ids is not None:
             raise ValueError(
-                "A soft prompt goes in front of one example, and this batch packs several into a "
-                "row. Set DatasetConfig.pack=False."
+                "A soft prompt expects one example per row; got a packed batch. Set "
+                "DatasetConfig.pack=False."
             )
 
         def join_prompt(next_fun, args, kwargs, context):
@@ -80,7 +80,7 @@ class PromptTransformer(network.Transformer):
             return super().encode(_stand_ins(inputs), enable_dropout=enable_dropout)
 
     def decode(self, encoded: Float[Array, "B S H"], encoder_input_tokens: Any, *args, **kwargs):
-        """Runs the decoder; the tokens only tell which of the S positions are padding."""
+        """Runs the decoder; the tokens only mark which of the S positions are padding."""
         longer = _stand_ins(self._reserve(encoder_input_tokens))
         return super().decode(encoded, longer, *args, **kwargs)
 

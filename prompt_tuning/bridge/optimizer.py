@@ -21,8 +21,8 @@ class Frozen(optimizers.OptimizerDef):
     """Leaves its parameters as they are.
 
     MultiOptimizer can leave parameters to no optimizer at all and then keeps None in place of
-    their state. T5X saves that with Orbax, but cannot restore it: a run could not go on. So there
-    is a state, one zero a parameter, as T5X's Adafactor keeps where it has nothing to keep.
+    their state. T5X saves that with Orbax, but cannot restore it: a run could not resume. So there
+    is a state, one zero per parameter, as T5X's Adafactor keeps where it has nothing to keep.
     """
 
     def __init__(self):
@@ -38,10 +38,10 @@ class Frozen(optimizers.OptimizerDef):
 
 
 def prompt_only(*, optimizer: optimizers.OptimizerDef) -> optimizers.MultiOptimizer:
-    """Makes a T5X optimizer that moves the prompt and nothing else.
+    """Makes a T5X optimizer that updates the prompt and nothing else.
 
     Args:
-      optimizer: moves the prompt.
+      optimizer: updates the prompt.
     """
 
     def is_prompt(path: str, _) -> bool:

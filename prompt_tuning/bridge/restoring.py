@@ -1,8 +1,8 @@
 """What may be new when T5X restores a frozen model: the prompt, and nothing else.
 
 With `fallback_to_scratch` T5X fills in whatever a checkpoint lacks with random numbers, and drops
-what the model has no place for, without a word. One of `RestoreCheckpointConfig`'s
-`state_transformation_fns` says it and stops.
+what the model has no place for, silently. `all_but_the_prompt`, one of `RestoreCheckpointConfig`'s
+`state_transformation_fns`, raises instead.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ def all_but_the_prompt(
     Args:
       found: the checkpoint's state, after `assignment_map`.
       expected: the run's own.
-      is_resuming: of a run that goes on T5X expects every parameter itself.
+      is_resuming: whether a run is resumed; then T5X itself requires every parameter.
 
     Raises:
       ValueError: parameters are missing in the checkpoint, or have no place in the model.

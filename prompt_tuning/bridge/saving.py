@@ -1,10 +1,10 @@
-"""The prompt by itself, at every save of T5X.
+"""Writes the prompt to files of its own at every save of T5X.
 
     MODEL_DIR/prompts/step_001000.safetensors, .npy                        our own prompt files
     MODEL_DIR/numpy_checkpoints/checkpoint_1000/encoder.prompt.prompt.prompt   the official code's
 
-T5X calls it as one of `SaveCheckpointConfig.state_transformation_fns`, the place where a save
-may be looked at, whatever writes the checkpoint. MODEL_DIR may be gs://.
+T5X calls it as one of `SaveCheckpointConfig.state_transformation_fns`, which see every save,
+whatever the checkpoint's format. MODEL_DIR may be gs://.
 """
 
 import os

@@ -1,7 +1,7 @@
-"""Where a prompt comes from in T5X, if not from a T5X checkpoint: an initialiser, or a file.
+"""The initial prompt in T5X, if not from a T5X checkpoint: from an initialiser or a file.
 
 T5X makes new parameters inside a compiled function that sees nothing but a random key, and it
-makes them before anything is restored. So the prompt is made beforehand, from the embedding
+makes them before anything is restored. So the prompt is made first, from the embedding
 table in INITIAL_CHECKPOINT_PATH, and goes in as a constant. The same seed gives the prompt that
 `prompt-tuning train` starts from.
 """
@@ -49,7 +49,7 @@ def new_prompt(
 
     @functools.cache  # T5X asks for the shapes first, then for the values
     def make(shape: tuple[int, int]) -> np.ndarray:
-        table = np.zeros((0, shape[1]), np.float32)  # nobody looks at it
+        table = np.zeros((0, shape[1]), np.float32)  # the initialiser does not use it
         if "embeddings" in inspect.signature(initializer).parameters:
             table = _table(checkpoint_path, embedding_file, shape[1])
         tokenize = labels.tokenizer(vocabulary)
@@ -72,7 +72,7 @@ def given_prompt(
 
     Args:
       path: the prompt file [PROMPT_FILE].
-      checkpoint_path: the frozen model that it goes in front of.
+      checkpoint_path: the frozen model that it is used with.
       config: its dimensions.
       allow_other_model: accepts other parameters of the same width.
 

@@ -1,4 +1,4 @@
-"""Our seqio tasks for T5X, which wants a vocabulary before it has read a task."""
+"""Our seqio tasks for T5X, which needs a vocabulary before it has read a task."""
 
 import os
 from typing import Any

@@ -169,7 +169,7 @@ def load_model(
         Hugging Face's do, they are compared.
       dtype: 'float32' or 'bfloat16'; each array is cast as it is read.
       new: patterns of expected names that the checkpoint may lack. What is there under
-        such a name is read all the same; what is not is left out of the result.
+        such a name is read nevertheless; what is not is left out of the result.
       ignore: patterns of names in the checkpoint that are not to be read; each must
         match one.
 
@@ -241,7 +241,7 @@ def leaves(path: str | os.PathLike) -> dict[str, Leaf]:
 
 
 def hugging_face_model(path: str | os.PathLike) -> T5Config | None:
-    """The dimensions and activations of a Hugging Face checkpoint; other kinds tell none."""
+    """The dimensions and activations of a Hugging Face checkpoint; None for other kinds."""
     folder, reader = _find(os.fspath(path))
     return hugging_face.read_model(folder) if reader is hugging_face else None
 
@@ -291,7 +291,7 @@ def _not_found(folder: str, inside: set[str]) -> str:
     formats = f"Formats read: {', '.join(_READERS)}."
     if not inside:
         if os.path.isfile(folder):
-            return f"{folder!r} is a file that is no checkpoint. {formats}"
+            return f"{folder!r} is a file and not a checkpoint. {formats}"
         if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", folder) and not os.path.exists(folder):
             return (
                 f"There is no folder {folder!r}. A model on the Hugging Face Hub is named "
@@ -312,7 +312,7 @@ def _not_found(folder: str, inside: set[str]) -> str:
 
 
 def _hub_cache(folder: str) -> str:
-    """Says which folder of the Hugging Face cache holds the model."""
+    """Describes which folder of the Hugging Face cache holds the model."""
     snapshots = leaves_lib.join(folder, "snapshots")
     commits = sorted(leaves_lib.subfolders(snapshots))
     main = leaves_lib.read_file(leaves_lib.join(folder, "refs"), "main")

@@ -3,7 +3,7 @@
     config.json                        see hugging_face_config.py
     model.safetensors                  all tensors, or
     model-00001-of-00002.safetensors   a part of them, with
-    model.safetensors.index.json       which says where each tensor lies
+    model.safetensors.index.json       the file of each tensor
 
 torch keeps matrices as [outputs, inputs], T5X as [inputs, outputs], so all but the
 embedding table are transposed:
@@ -75,9 +75,9 @@ def leaves(folder: str) -> dict[str, Leaf]:
       folder: a local folder, with config.json and safetensors.
 
     Raises:
-      ValueError: it is no T5 that can be computed here, its parameters are not what its
-        config.json says, or it has no safetensors. Reading the embedding table raises it,
-        too, where the file holds several that differ.
+      ValueError: it is no T5 that can be computed here, its parameters do not match its
+        config.json, or it has no safetensors. Reading the embedding table raises it, too, where the
+        file holds several that differ.
     """
     described = _described(folder)
     if described.unknown:
@@ -101,13 +101,13 @@ def leaves(folder: str) -> dict[str, Leaf]:
             for what, names in (("missing", missing), ("left over", left))
             if names
         ]
-        raise ValueError(f"{folder!r} does not hold what its {CONFIG_FILE} says: {' '.join(wrong)}")
+        raise ValueError(f"{folder!r} does not match its {CONFIG_FILE}: {' '.join(wrong)}")
     found |= {p.ours: _flipped(tensors[p.theirs]) for p in wanted}
     for p in _parameters(described.model):
         if p.ours in found and found[p.ours].shape != p.shape:
             raise ValueError(
                 f"{folder!r} holds {p.theirs} as {list(found[p.ours].shape)} in T5X's order, but "
-                f"its {CONFIG_FILE} says {list(p.shape)}. The folder mixes two models."
+                f"its {CONFIG_FILE} gives {list(p.shape)}. The folder mixes two models."
             )
     return found
 
@@ -273,7 +273,7 @@ def _sharded_tensors(folder: str, inside: set[str]) -> dict[str, Leaf]:
 
 
 def without_safetensors(source: str, inside: set[str]) -> str:
-    """Says what to do about a model, a folder or a name on the Hub, that has no safetensors."""
+    """Describes what to do about a model without safetensors, a folder or a name on the Hub."""
     pickles = sorted(name for name in inside if name.endswith((".bin", ".pt", ".pth")))
     has = "no safetensors"
     if pickles:
@@ -295,7 +295,7 @@ def _table_and_head(
     tables = {name: tensors.pop(name) for name in _TABLE_NAMES if name in tensors}
     head = tensors.pop(_HEAD, None)
     if described.model.logits_via_embedding and head is not None:
-        tables[_HEAD] = head  # saved once more, or under this name only
+        tables[_HEAD] = head  # saved twice, or under this name only
     if not tables:
         raise ValueError(f"{folder!r} holds no embedding table ({' or '.join(_TABLE_NAMES)}).")
     table = _the_same(tables, folder)
@@ -303,14 +303,14 @@ def _table_and_head(
         return table, None
     if head is None and not described.shares_table:
         raise ValueError(
-            f"{folder!r} lacks {_HEAD}, although its {CONFIG_FILE} says tie_word_embeddings False. "
+            f"{folder!r} lacks {_HEAD}, although its {CONFIG_FILE} has tie_word_embeddings False. "
             f"transformers would initialise it at random; take the complete model."
         )
     return table, _flipped(table if head is None else head)
 
 
 def _the_same(tensors: Mapping[str, Leaf], folder: str) -> Leaf:
-    """A tensor that stands under several names, which must agree when it is read."""
+    """A tensor that is stored under several names, which must agree when it is read."""
     (name, leaf), *others = tensors.items()
 
     def read() -> np.ndarray:
@@ -319,7 +319,7 @@ def _the_same(tensors: Mapping[str, Leaf], folder: str) -> Leaf:
             if not np.array_equal(array, its_leaf.read()):
                 raise ValueError(
                     f"{folder!r} holds {name} and {other} with different values; the T5 here has "
-                    f"one table for what both stand for. Save the model with the two tied."
+                    f"one table for both. Save the model with the two tied."
                 )
         return array
 
@@ -327,7 +327,7 @@ def _the_same(tensors: Mapping[str, Leaf], folder: str) -> Leaf:
 
 
 def _flipped(leaf: Leaf) -> Leaf:
-    """Turns a matrix around; a vector stays as it is."""
+    """Transposes a matrix; a vector stays as it is."""
     return Leaf(leaf.shape[::-1], leaf.dtype, functools.partial(_read_flipped, leaf))
 
 

@@ -1,4 +1,4 @@
-"""A Hugging Face T5's config.json: what it says of the function, as a `T5Config` and back.
+"""Converts a Hugging Face T5's config.json to a `T5Config` and back.
 
 Every setting is one of four kinds. It has a place in `T5Config`; or it must have the one
 value that the T5 here computes with, and any other is refused by name; or it is known to
@@ -64,7 +64,7 @@ _COMPARED = (
     "mlp_activations",
     "logits_via_embedding",
 )
-# Names, training, other heads, how results are handed over; and how to generate, which is
+# Names, training, other heads, how results are returned; and how to generate, which is
 # chosen here by gin/decoding.
 _WITHOUT_EFFECT = frozenset(
     """
@@ -88,7 +88,7 @@ _WITHOUT_EFFECT = frozenset(
 
 @dataclasses.dataclass(frozen=True)
 class Described:
-    """What a config.json says.
+    """The content of a config.json.
 
     Attributes:
       model: the dimensions; its name is the type of the model.
@@ -103,7 +103,7 @@ class Described:
 
 
 def read(config: Mapping[str, Any], where: str) -> Described:
-    """Takes a config.json apart.
+    """Parses a config.json.
 
     Args:
       config: its content.
@@ -116,13 +116,13 @@ def read(config: Mapping[str, Any], where: str) -> Described:
     model_type = config.get("model_type")
     if model_type not in MODEL_TYPES:
         raise ValueError(
-            f"{where} says model_type {model_type!r}; {' and '.join(map(repr, MODEL_TYPES))} are "
+            f"{where} has model_type {model_type!r}; {' and '.join(map(repr, MODEL_TYPES))} are "
             f"read (T5 1.0, T5 1.1, mT5, ByT5)."
         )
     _check_fixed(config, where)
     missing = [name for name in _FIELDS if not isinstance(config.get(name), int)]
     if missing:
-        raise ValueError(f"{where} does not say {', '.join(missing)}, which must be whole numbers.")
+        raise ValueError(f"{where} lacks {', '.join(missing)}, which must be whole numbers.")
     known = (
         _FIELDS.keys() | _FIXED.keys() | _WITHOUT_EFFECT | {"num_decoder_layers", "dropout_rate"}
     )
@@ -141,7 +141,7 @@ def read(config: Mapping[str, Any], where: str) -> Described:
 
 
 def write(model: T5Config, dtype: str) -> dict[str, Any]:
-    """Says in a config.json what transformers 4 and 5 need to compute the same function.
+    """Makes a config.json with which transformers 4 and 5 compute the same function.
 
     Args:
       model: the dimensions; one whose name begins with 'mt5' becomes an mT5.
@@ -207,7 +207,7 @@ def _check_fixed(config: Mapping[str, Any], where: str) -> None:
         if value is not None and value != needed:
             only = "without it" if needed is None else f"with {needed!r}"
             raise ValueError(
-                f"{where} says {name} {config[name]!r}; the T5 here computes only {only}, so the "
+                f"{where} has {name} {config[name]!r}; the T5 here computes only {only}, so the "
                 f"model cannot be read."
             )
 
@@ -221,7 +221,7 @@ def _mlp_activations(config: Mapping[str, Any], where: str) -> tuple[str, ...]:
     gated = config.get("is_gated_act", first == "gated")
     if act not in _ACTIVATIONS or rest and first != "gated":
         raise ValueError(
-            f"{where} says feed_forward_proj {projection!r} and so the activation {act!r}; the T5 "
+            f"{where} has feed_forward_proj {projection!r} and so the activation {act!r}; the T5 "
             f"here has {', '.join(_ACTIVATIONS)}."
         )
     return (_ACTIVATIONS[act], "linear") if gated else (_ACTIVATIONS[act],)
@@ -248,7 +248,7 @@ def _logits(config: Mapping[str, Any], where: str) -> tuple[bool, bool]:
     if scaled or (tied and not by_five):
         setting = _OF_THE_LOGITS[1] if scaled else _OF_THE_LOGITS[0]
         raise ValueError(
-            f"{where} says {setting} True of an mT5: transformers 4 divides such logits by "
+            f"{where} has {setting} True for an mT5: transformers 4 divides such logits by "
             f"sqrt(d_model), transformers 5 does not. "
             f"Load the model with the version it was trained with and save it untied."
         )

@@ -1,7 +1,7 @@
 """Models on the Hugging Face Hub by name: 'hf://google/t5-base-lm-adapt@REVISION'.
 
 REVISION is a commit, a tag, a branch or a pull request (refs/pr/1); without it main is
-taken. The commit that a branch or tag stood for is logged, so that it can be pinned.
+taken. The commit that a branch or tag points to is logged, so that it can be pinned.
 huggingface_hub (`pip install 'prompt-tuning[hf]'`) fetches the files once and keeps them
 in its cache, HF_HOME; with HF_HUB_OFFLINE=1, or where the Hub cannot be reached, only the
 cache is used.
@@ -79,7 +79,7 @@ def fetch(name: str) -> str:
 
 
 def _explain(error: Exception, name: str, repo: str, revision: str) -> NoReturn:
-    """Says in one sentence why a model could not be fetched."""
+    """Describes in one sentence why a model could not be fetched."""
     from huggingface_hub import errors
 
     reason = (str(error).strip().splitlines() or [""])[0][:200]

@@ -1,4 +1,4 @@
-"""One parameter in a checkpoint: its shape is known at once, its values are read on demand.
+"""One parameter in a checkpoint: its shape is known, its values are read on demand.
 
 Every reader turns a checkpoint into {path: Leaf}. Zarr arrays are opened through
 tensorstore, in a local folder, in a bucket (gs://) or inside an OCDBT store.
@@ -101,7 +101,7 @@ def subfolders(folder: str) -> set[str]:
 
 
 def zarr_leaves(specs: dict[str, dict[str, object]], folder: str) -> dict[str, Leaf]:
-    """Opens many zarr arrays at once, which matters in a bucket; see `zarr_leaf`."""
+    """Opens many zarr arrays in parallel, which matters in a bucket; see `zarr_leaf`."""
     wheres = [f"The parameter {path!r} of {folder!r}" for path in specs]
     with concurrent.futures.ThreadPoolExecutor(_PARALLEL_OPENS) as pool:
         opened = pool.map(zarr_leaf, specs.values(), wheres)
@@ -117,8 +117,8 @@ def zarr_leaf(spec: dict[str, object], where: str) -> Leaf:
 
     Raises:
       ValueError: there is no array, or its description is damaged. The reading of the
-        leaf raises it too, for a chunk that is missing or damaged: tensorstore by itself
-        would return zeros for a missing chunk.
+        leaf raises it too, for a chunk that is missing or damaged: tensorstore alone would return
+        zeros for a missing chunk.
     """
     store = open_store(spec)
     try:

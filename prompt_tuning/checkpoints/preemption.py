@@ -3,9 +3,9 @@
 SIGTERM announces that a machine is about to be taken away. Two ways, for two situations:
 
 - One process (`jax.distributed` was never started): a plain signal handler sets a flag.
-  It needs no port and no service, works offline, and any number of runs may start at
-  once on one machine.
-- Several processes: all must save at the same step, whichever of them was told. JAX's
+  It needs no port and no service, works offline, and any number of runs may start in parallel on
+  one machine.
+- Several processes: all must save at the same step, whichever of them got the signal. JAX's
   preemption service, which `jax.distributed.initialize` starts and Orbax asks, spreads
   the notice of SIGTERM and agrees on that step. Ctrl-C ends such a run without saving.
 """
@@ -26,7 +26,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Preemption:
-    """Whether this run was told to stop; listens from its making until `close`.
+    """Whether this run got a signal to stop; listens from its creation until `close`.
 
     The first signal is noted. A second one does what it did before, which as a rule is
     to end the process. A signal that is ignored (Ctrl-C in a background process) stays ignored.
@@ -52,7 +52,7 @@ class Preemption:
         self._told = signum
         self.close()
         if signum == signal.SIGINT:  # `print` may be what was interrupted
-            os.write(2, b"\nCtrl-C: saving after this step; press it again to stop at once\n")
+            os.write(2, b"\nCtrl-C: saving after this step; press it again to stop immediately\n")
 
     def reached(self, step: int) -> int | None:
         """The signal after which to save now and stop, or None; to be asked after every step.
@@ -67,7 +67,7 @@ class Preemption:
         return self._told
 
     def close(self) -> None:
-        """Hands the signals back to whoever had them before."""
+        """Restores the previous signal handlers."""
         for each, handler in self._previous.items():
             if handler is not None:  # not installed from Python
                 signal.signal(each, handler)

@@ -1,4 +1,4 @@
-"""T5X's own checkpoints, as T5X wrote them until it took Orbax, read and written.
+"""T5X's own checkpoints, as T5X wrote them until it adopted Orbax, read and written.
 
     checkpoint_1100000/
       checkpoint                                     msgpack: the tree, version 3
@@ -7,7 +7,7 @@
       state.param_states. ...                        the optimizer's, which is not read here
 
 A leaf of the tree is either the array itself or the description of a zarr array, whose
-path is relative to the checkpoint. The description also says where it was first written
+path is relative to the checkpoint. The description also records where it was first written
 (driver 'file', 'gfile' or 'gcs' and a bucket); the checkpoint may since have moved, so
 only its path counts. No TensorFlow is needed.
 """
@@ -114,7 +114,7 @@ def _zarr_folder(value: Any, where: str) -> str:
         )
     name = path.strip("/")
     if path.startswith("/") or ".." in name.split("/"):
-        raise ValueError(f"{where} lies at {path!r}, outside of its checkpoint.")
+        raise ValueError(f"{where} is at {path!r}, outside of its checkpoint.")
     return name
 
 
@@ -122,7 +122,7 @@ def _check_leaf(leaf: Leaf, described: Mapping[str, Any], where: str) -> None:
     shape = tuple(described.get("metadata", {}).get("shape", leaf.shape))
     if shape != leaf.shape:
         raise ValueError(
-            f"{where} has shape {list(leaf.shape)}, but the checkpoint's index says "
+            f"{where} has shape {list(leaf.shape)}, but the checkpoint's index gives "
             f"{list(shape)}. The checkpoint mixes two; copy it again."
         )
     if leaf.dtype == np.uint16:
@@ -141,7 +141,7 @@ def write(folder: str | os.PathLike, flat: Mapping[str, Any], step: int) -> str:
 
     Args:
       folder: the local folder to make checkpoint_STEP in.
-      flat: {path: array, or a `Leaf` that is read when its turn comes}, T5X names.
+      flat: {path: array, or a `Leaf` that is read when it is written}, T5X names.
       step: the number in the name.
 
     Returns:

@@ -119,7 +119,7 @@ def write(folder: str | os.PathLike, flat: Mapping[str, Any], step: int) -> str:
 
     Args:
       folder: the local folder to make checkpoint_STEP in.
-      flat: {path: array, or a `Leaf` that is read when its turn comes}, T5X names.
+      flat: {path: array, or a `Leaf` that is read when it is written}, T5X names.
       step: the number in the name.
 
     Returns:
@@ -160,7 +160,7 @@ def write(folder: str | os.PathLike, flat: Mapping[str, Any], step: int) -> str:
 
 
 def _write_leaf(state: str, keys: tuple[str, ...], value: Any) -> dict[str, Any]:
-    """Writes one array into the database and returns what _METADATA says of it."""
+    """Writes one array into the database and returns its entry in _METADATA."""
     array = np.asarray(value.read() if isinstance(value, Leaf) else value)
     base = leaves_lib.store_spec(state)
     spec = {

@@ -1,4 +1,4 @@
-"""The small training state on disk: saved while training goes on, whole or not at all.
+"""The small training state on disk, saved asynchronously and atomically.
 
 A state is what changes while a prompt trains, never the frozen model:
 
@@ -60,8 +60,8 @@ class StateStore:
 
         Args:
           directory: is made if it does not exist.
-          newest: how many of the newest states are kept; the best is kept besides.
-          read_only: look at the states of a run, perhaps one that is going on, and
+          newest: how many of the newest states are kept; the best is kept as well.
+          read_only: look at the states of a run, perhaps one that is still running, and
             change nothing: nothing is cleaned up and SIGTERM stays as it was.
 
         Raises:
@@ -109,7 +109,7 @@ class StateStore:
         return self._scores.get(self.best_step)
 
     def save(self, step: int, tree: Any, dev_score: float | None = None) -> bool:
-        """Starts to save a state and returns; the writing goes on beside the training.
+        """Starts to save a state and returns; the writing continues in the background.
 
         The values are copied before this returns, so the caller may donate or
         overwrite its arrays. A failure of the writing raises at the next `save` or `wait`.
@@ -134,7 +134,7 @@ class StateStore:
                 return False
             raise ValueError(
                 f"The state of step {step} is saved already, with dev score {self._scores[step]}; "
-                f"it cannot be given {score} any more. Evaluate first, then save."
+                f"it cannot be changed to {score}. Evaluate first, then save."
             )
         state = {name: _to_save(leaf) for name, leaf in _named_leaves(tree).items()}
         self._verify()
@@ -154,7 +154,7 @@ class StateStore:
 
         Args:
           template: a tree of the same structure; each leaf's shape and dtype must fit,
-            and what is read comes back as its kind: a `jax.Array` with its sharding, a
+            and its value is returned as the same kind: a `jax.Array` with its sharding, a
             numpy array, or a Python number.
 
         Raises:
@@ -211,7 +211,7 @@ class StateStore:
         return self._writer().reached(step)
 
     def wait(self) -> None:
-        """Returns when no save is going on any more and the last one was read back.
+        """Waits until no save is in progress and the last one was read back.
 
         Raises:
           ValueError: it cannot be read back, or differs; and what a save ran into.
@@ -219,7 +219,7 @@ class StateStore:
         self._verify()
 
     def close(self) -> None:
-        """Finishes saving and hands SIGTERM back."""
+        """Finishes saving and restores the signal handlers."""
         if self._preemption is not None:
             self._preemption.close()
         self._manager.close()
@@ -277,8 +277,8 @@ class StateStore:
             more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
             raise ValueError(
                 f"The training state of step {step} in {self.directory!r} is that of another "
-                f"run: {'; '.join(wrong[:5])}{more}. To start anew, choose another MODEL_DIR; to "
-                f"resume, set what was changed (prompt length, model, optimizer, what trains) "
+                f"run: {'; '.join(wrong[:5])}{more}. To start a new run, choose another MODEL_DIR; "
+                f"to resume, set what was changed (prompt length, model, optimizer, what trains) "
                 f"back to what it was."
             )
 
@@ -294,7 +294,7 @@ class StateStore:
 
 
 def _literal(directory: str, links: contextlib.ExitStack, create: bool) -> str:
-    """A path to the same folder that is no glob pattern, until `links` is closed."""
+    """A path to the same folder that is not a glob pattern, until `links` is closed."""
     is_literal = glob.escape(directory) == directory and "\\" not in directory
     if "://" in directory or is_literal:
         return directory
@@ -363,7 +363,7 @@ def _described(state: dict[str, np.ndarray]) -> dict[str, _Saved]:
 
 
 def _is_shared(leaf: Any) -> bool:
-    """Whether the array lies on several processes, so that no one of them can copy it."""
+    """Whether the array is spread over several processes, so that no one of them can copy it."""
     return isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
 
 

@@ -185,7 +185,7 @@ def _which(rng: random.Random, domain: str) -> str:
 
 
 def _listed(rng: random.Random, one: str, two: str) -> tuple[str, tuple[str, str]]:
-    """Two sentences behind their markers, and the markers."""
+    """Two sentences after their markers, and the markers."""
     marks = pick(rng, MARKS)
     return f"{marks[0]} , {one} . {marks[1]} , {two} .", marks
 

@@ -1,7 +1,7 @@
 """The two pretraining tasks on the pocket corpus: span corruption, and LM adaptation.
 
-The pocket models are pretrained on both, in this order. What is done with a document is
-in `objectives.py`; `PocketCorpus` says how many there are and with which numbers.
+The pocket models are pretrained on both, in this order. The objectives are in `objectives.py`;
+`PocketCorpus` has their settings and the number of documents.
 """
 
 import dataclasses
@@ -31,13 +31,13 @@ class PocketCorpus:
       noise_seed: of the spans and of the places where documents are split.
       noise_density: share of the tokens that span corruption takes out.
       mean_span_length: of the spans taken out, in tokens.
-      span_corruption_tokens: documents are joined and cut into rows of so many tokens, as T5
-        does; 44 become 40 of input and 10 of target. None keeps a row a document; a short
+      span_corruption_tokens: documents are joined and cut into rows of this many tokens, as T5
+        does; 44 become 40 of input and 10 of target. None keeps one row per document; a short
         one then loses nothing but its last tokens.
-      split_after: the piece after which a prefix likes to end.
+      split_after: the piece after which a prefix preferably ends.
       split_after_rate: how often it does, in the documents that have the piece.
-      max_input_tokens: of a prefix the last so many are kept.
-      max_target_tokens: a continuation is cut to so many.
+      max_input_tokens: tokens kept of a prefix, its last ones.
+      max_target_tokens: tokens kept of a continuation, its first ones.
 
     Raises:
       ValueError: a number is out of its range.
@@ -134,7 +134,7 @@ def _info(task: seqio.Task) -> registry.TaskInfo:
 
 
 def register() -> None:
-    """Registers the two tasks with the default settings; twice does no harm."""
+    """Registers the two tasks with the default settings; idempotent."""
     for task in make().values():
         registry.add_task(_info(task), task)
 
@@ -154,7 +154,7 @@ def _documents(
 def continuation(text: str, *, example: Mapping, is_target: bool = False, **unused) -> str:
     """The start of what a model wrote, as long as the target.
 
-    A target that was cut has no EOS, and a right answer to it goes on.
+    A target that was cut has no EOS, and a right answer to it may be longer.
     """
     if is_target or 1 in example["targets"]:
         return text

@@ -1,4 +1,4 @@
-"""Writes PocketGLUE as the official archives' files, and says how big and how balanced it is.
+"""Writes PocketGLUE as the official archives' files, and reports its size and balance.
 
     DIR/BoolQ/{train,val,test}.jsonl, DIR/CB/..., DIR/WSC/...      the folders of SuperGLUE
     DIR/QQP/{train,val,test}.jsonl, DIR/MRPC/...                   rows as JSON, not GLUE's columns
@@ -30,7 +30,7 @@ FILES = {"train": "train.jsonl", "validation": "val.jsonl", "test": "test.jsonl"
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What there is of one task.
+    """The size and balance of one task.
 
     Attributes:
       task: its short name.
@@ -83,7 +83,7 @@ def write(
 
 
 def table(found: Sequence[Facts]) -> str:
-    """Lays out sizes, balance and floor, a line a task.
+    """Lays out sizes, balance and floor, one line per task.
 
     >>> print(table([Facts('cb', {'train': 8000, 'validation': 300, 'test': 300},
     ...     {'entailment': 0.5, 'neutral': 0.5}, 33.333)]))

@@ -10,7 +10,7 @@
 
 The features are those of `super_glue/*` and `glue/*`, so formats, metrics and the score are
 SuperGLUE's own. A dataset that is not on disk is made at first use, in seconds and with
-no network. Test rows keep their labels, since nobody else holds them.
+no network. Test rows keep their labels, since there is no test server.
 """
 
 import contextlib
@@ -243,7 +243,7 @@ def _make(config: PocketGlueConfig, data_dir: str | os.PathLike | None) -> tfds.
     tfds.disable_progress_bar()
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        # Made aside and moved in one step: several runs may make the same dataset at once.
+        # Made in a temporary folder and moved: several runs may make the same dataset in parallel.
         with tempfile.TemporaryDirectory(prefix="making_", dir=root / "pocket_glue") as aside:
             made = PocketGlue(config=config, data_dir=aside)
             with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints its own progress.
@@ -298,7 +298,7 @@ def _move(made: pathlib.Path, final: pathlib.Path) -> None:
 
 
 def register() -> None:
-    """Registers every PocketGLUE task; once is enough, twice does no harm."""
+    """Registers every PocketGLUE task; idempotent."""
     family = vocabulary.FAMILY
     for taskless, examples in itertools.product((False, True), (False, True)):
         kind = {"taskless": taskless, "examples": examples}

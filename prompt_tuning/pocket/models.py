@@ -71,7 +71,7 @@ def find(name: str) -> str:
         variant = DEFAULT
     if variant not in FILES:
         raise ValueError(
-            f"There is no checkpoint {name!r}: after the @ one of {', '.join(FILES)} is expected, "
+            f"There is no checkpoint {name!r}: expected one of {', '.join(FILES)} after the @, "
             "the percentage of LM adaptation or 'span' for span corruption alone."
         )
     places = (ASSETS / size, cache_folder() / size)

@@ -90,7 +90,7 @@ MOTIVES: dict[str, tuple[Motive, ...]] = {
 
 
 class Riddle(NamedTuple):
-    """A sentence in which {p} stands for the pronoun, the pronoun, and its referent."""
+    """A sentence with {p} in place of the pronoun, the pronoun, and its referent."""
 
     text: str
     pronoun: str

@@ -136,7 +136,7 @@ def read_sweep(path: str) -> Sweep:
     overall, panels = report.get("overall"), [value.name for value in axes[report["panels"]]]
     if overall in panels or not isinstance(overall, str | None):
         raise ValueError(
-            f"{path}, [report]: overall must be a text that is no value of "
+            f"{path}, [report]: overall must be a text that is not a value of "
             f"{report['panels']}; got {overall!r}."
         )
     excluded = [_rule(path, "exclude", axes, rule) for rule in found.get("exclude", [])]
@@ -222,7 +222,7 @@ def _values(path: str, axis: str, values: Mapping[str, Any]) -> tuple[Value, ...
         if not re.fullmatch(r"[\w.]+", name):
             raise ValueError(f"{where}: a value's name is letters, digits, '_' and '.'.")
         if not isinstance(settings, dict):
-            raise ValueError(f"{where}: a table was expected; got {settings!r}.")
+            raise ValueError(f"{where}: expected a table; got {settings!r}.")
         _check_keys(where, settings, VALUE_KEYS)
         kept = {key: tuple(x) if isinstance(x, list) else x for key, x in settings.items()}
         found.append(Value(name, **kept))

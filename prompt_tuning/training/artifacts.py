@@ -5,7 +5,7 @@
     best/checkpoint_2000/             the best model in T5X's format, if parameters of it train
     checkpoint_1000/                  the model at the steps of Run.checkpoint_steps
 
-Each is whole or not there. All are written before the state of their step is saved, so a process
+Each is written atomically. All are written before the state of their step is saved, so a process
 that is killed in between writes them again.
 """
 
@@ -71,7 +71,7 @@ def write_model(folder: str, params: trees.FlatTree, step: int) -> str:
     """
     again = os.path.join(folder, f"checkpoint_{step}")
     if os.path.exists(again):
-        folders.remove_folder(again)  # never half a checkpoint under its name
+        folders.remove_folder(again)  # never an incomplete checkpoint under its name
     return os.path.basename(t5x_native.write(folder, params, step))
 
 
@@ -81,6 +81,6 @@ def best_path(run: Run, added: bool) -> str:
 
 
 def remove_leftovers(model_dir: str) -> None:
-    """Removes what processes that were killed had begun to write."""
+    """Removes the unfinished files of processes that were killed."""
     for pattern in ("*.tmp-*", "prompts/*.tmp-*", "best/*.tmp-*", "state/*.tmp-*"):
         folders.remove_leftovers(glob.glob(os.path.join(glob.escape(model_dir), pattern)))

@@ -57,7 +57,7 @@ def _acquire(folder: str, path: str) -> int:
     """Opens and locks the file.
 
     The previous holder may unlink the file between our open and our lock. A lock on an unlinked
-    file excludes nobody, so the file is opened again.
+    file protects nothing, so the file is opened again.
     """
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)

@@ -39,7 +39,7 @@ from prompt_tuning.training import (
 )
 from prompt_tuning.training.step import StepMetrics, TrainState, make_train_step
 
-STEPS_BETWEEN_CHECKS = 10  # of the loss; in between the accelerator is never waited for
+STEPS_BETWEEN_CHECKS = 10  # of the loss; in between no step waits for the accelerator
 
 
 class Trained(NamedTuple):
@@ -137,7 +137,7 @@ def begin(run: Run) -> tuple[Training, TrainState]:
 
 
 def train(training: Training, state: TrainState) -> TrainState:
-    """Takes the steps that are left, and evaluates and saves in between."""
+    """Runs the remaining steps, and evaluates and saves in between."""
     run, store = training.run, training.store
     step_fn = make_train_step(
         training.model,
@@ -158,7 +158,7 @@ def train(training: Training, state: TrainState) -> TrainState:
         is_asked_for = state.step in run.checkpoint_steps
         if is_evaluated or is_asked_for or len(unchecked) >= STEPS_BETWEEN_CHECKS:
             _check(training, unchecked)
-        if is_asked_for:  # before the state is saved, from which the run would not come back here
+        if is_asked_for:  # before the state is saved: a run resumed from it would skip this
             _write_checkpoint(training, state)
         if is_evaluated:
             _evaluate_and_save(training, state)

@@ -1,9 +1,9 @@
-"""The optimizers that move a prompt, or a whole model: Adafactor as T5X runs it, AdamW and SGD.
+"""The optimizers that train a prompt, or a whole model: Adafactor as T5X runs it, AdamW and SGD.
 
 Each takes keyword arguments and returns an `optax.GradientTransformation`. The paper
 (section 3) trains with Adafactor, learning rate 0.3, weight decay 1e-5, a second moment that
-decays with exponent 0.8 and no scaling by the parameter's size. The weight decay stands by
-itself, `decay_and_apply`: in T5X it is not multiplied by the learning rate.
+decays with exponent 0.8 and no scaling by the parameter's size. The weight decay is separate,
+`decay_and_apply`: in T5X it is not multiplied by the learning rate.
 """
 
 import functools
@@ -96,9 +96,9 @@ def adafactor(
 
     T5X continues counting from the checkpoint it starts from: a run that begins at the
     LM-adapted T5 makes its first update at t = 1,100,000, where `1 - decay` is 1.5e-5. The
-    second moment then sums nearly all gradients alike instead of averaging recent ones, and
-    the clipping acts on almost every step. `start_step=1_100_000` repeats that;
-    the default is a fresh count.
+    second moment then sums nearly all gradients with equal weight instead of averaging recent ones,
+    and the clipping acts on almost every step. `start_step=1_100_000` repeats that; the default is
+    a fresh count.
 
     Args:
       learning_rate: a number or a schedule, which sees t.
@@ -153,7 +153,7 @@ def adafactor(
 
 
 def decay_and_apply(params: Any, updates: Any, weight_decay_rate: float = 0.0) -> Any:
-    """Takes a share off every parameter, then adds the updates: T5X's weight decay.
+    """Subtracts a share of every parameter, then adds the updates: T5X's weight decay.
 
     As one change of an optax chain it would be rounded otherwise. At learning rate 0.3 that
     matters: a prompt that differs in its last bit is off by a hundredth twelve steps on.

@@ -22,7 +22,7 @@ def learning_curve(model_dir: str, path: str | None = None) -> str:
       The path of the PNG.
 
     Raises:
-      ValueError: the run has no metrics yet, or the file to write is no picture.
+      ValueError: the run has no metrics yet, or the file to write is not a picture.
     """
     from matplotlib.figure import Figure  # needs no display; slow to import
 

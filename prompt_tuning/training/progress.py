@@ -1,6 +1,6 @@
 """What a run reports: a table of parameters, a progress line, metrics on disk.
 
-MODEL_DIR/metrics.jsonl     one JSON object a line: {"step": 100, "split": "train", ...}
+MODEL_DIR/metrics.jsonl     one JSON object per line: {"step": 100, "split": "train", ...}
 MODEL_DIR/tensorboard/      the same numbers for TensorBoard
 MODEL_DIR/config.gin        the resolved configuration; loads as the same run
 MODEL_DIR/versions.json     of Python and the libraries

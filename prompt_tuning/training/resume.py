@@ -1,4 +1,4 @@
-"""Resuming: what the saved state of a run holds, and from which step the next process goes on."""
+"""Resuming: what the saved state of a run holds, and at which step the next process resumes."""
 
 import hashlib
 import os
@@ -14,7 +14,8 @@ from prompt_tuning.run import Run
 from prompt_tuning.training import setup
 from prompt_tuning.training.step import TrainState
 
-# What the states themselves say of their run, see `identity.py`: a name in them, and how it is set.
+# What the states themselves record of their run, see `identity.py`: a name in them, and how it is
+# set.
 IDENTITY = {
     "rng": "RANDOM_SEED",
     "data_position": "BATCH_SIZE",
@@ -72,7 +73,7 @@ def resume(store: StateStore, run: Run, fingerprint: str, fresh: TrainState) -> 
 
 
 def _check_checkpoints(run: Run, step: int) -> None:
-    """Refuses to go on if a step of `run.checkpoint_steps` has passed without its checkpoint."""
+    """Refuses to resume if a step of `run.checkpoint_steps` has passed without its checkpoint."""
     for past in run.checkpoint_steps:
         if past < step and not os.path.isdir(os.path.join(run.model_dir, f"checkpoint_{past}")):
             raise ValueError(

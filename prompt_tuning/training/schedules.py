@@ -37,7 +37,7 @@ def linear_decay(learning_rate: float, total_steps: int, warmup_steps: int = 0) 
     """Linear decay to 0 at total_steps, after an optional linear warm-up.
 
     Raises:
-      ValueError: total_steps does not lie beyond warmup_steps.
+      ValueError: total_steps is not greater than warmup_steps.
 
     >>> schedule = linear_decay(0.4, total_steps=300, warmup_steps=100)
     >>> [round(float(schedule(step)), 3) for step in (50, 100, 200, 300, 400)]

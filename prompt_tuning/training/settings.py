@@ -77,7 +77,8 @@ class Part(NamedTuple):
 def settings(run: Run) -> Settings:
     """Lists the settings that affect the result of a run.
 
-    A setting that names a file (..._file, ..._FILE, ....path) stands for the file's content.
+    A setting that names a file (..._file, ..._FILE, ....path) is replaced by a digest of the file's
+    content.
     """
     found = Settings({}, {})
     adds_nothing = run.method.kind == model_tuning.KIND

@@ -56,13 +56,13 @@ def make_train_step(
     Args:
       model: the T5 with its hooks.
       optimizer: an optax transformation of the trainable tree.
-      weight_decay_rate: share of what trains that every step takes off, see `decay_and_apply`.
+      weight_decay_rate: share of what trains that every step subtracts, see `decay_and_apply`.
       label_smoothing, z_loss, loss_normalizing_factor: see `cross_entropy_loss`.
 
     Returns:
       The step. Its dropout is drawn from `fold_in(rng, state.step)`, so a resumed run
       draws what the first one would have; `rng` None runs without dropout. The arrays of
-      the state it is given are used up: go on with those of the state it returns.
+      the state it is given are donated: continue with those of the state it returns.
     """
     measure = functools.partial(
         cross_entropy_loss,
