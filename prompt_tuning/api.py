@@ -58,7 +58,7 @@ def load_run(gin_files: str | os.PathLike | Sequence[str], **macros: object) -> 
 
     Args:
       gin_files: one or more files, such as 'configs/pocket/quickstart.gin'.
-      **macros: what to set besides, `TRAIN_STEPS=100`.
+      **macros: further settings, such as `TRAIN_STEPS=100`.
 
     Raises:
       ValueError: see `config.load`.

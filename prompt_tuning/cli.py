@@ -2,9 +2,9 @@
 
     prompt-tuning train --gin_file=configs/pocket/quickstart.gin --gin.TRAIN_STEPS=200
 
-`--gin.NAME=VALUE` sets any name of the configuration; text needs no quotes. An error that the
-user can fix ends in one sentence and exit code 2, and --debug shows its traceback; a bug always
-does. Each command imports the libraries that it needs, so that --help is quick.
+`--gin.NAME=VALUE` sets any name of the configuration; text needs no quotes. An error that the user
+can fix is one sentence and exit code 2, and --debug shows its traceback; a bug always shows it.
+Each command imports the libraries that it needs, so that --help is quick.
 """
 
 import argparse
@@ -18,16 +18,16 @@ from collections.abc import Iterator, Sequence
 from prompt_tuning import cli_errors, cli_files
 
 EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 130  # as a shell has it for SIGINT
+EXIT_INTERRUPTED = 130  # a shell's exit code after SIGINT
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-      0; 1 if `checkpoint diff` found a difference; 2 after an error that is explained in a
+      0; 1 if `checkpoint diff` found a difference; 2 after an error that is reported in one
       sentence; 130 after Ctrl-C. Training that was interrupted exits with a code of its own, see
-      `training/loop.py`. A bug raises, so that its traceback is seen.
+      `training/loop.py`. A bug raises, with its traceback.
     """
     _let_every_character_through()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with contextlib.nullcontext() if debug else _quiet_threads():
             return _run(arguments)
-    except BrokenPipeError:  # `... | head` has read enough
+    except BrokenPipeError:  # the reader closed the pipe, as `... | head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
@@ -67,7 +67,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _let_every_character_through() -> None:
-    """Prints what a terminal cannot show as \\u.... instead of stopping a run."""
+    """Prints characters that the terminal cannot encode as \\u.... instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -78,7 +78,7 @@ def _quiet_threads() -> Iterator[None]:
     """Drops the tracebacks of an error that the main thread raises as well.
 
     Orbax logs what went wrong in its saving threads and then raises it from the next call;
-    tensorstore's threads complain that there is nobody left to tell.
+    tensorstore's threads log errors about the closed event loop.
     """
 
     def is_news(record: logging.LogRecord) -> bool:
@@ -138,12 +138,12 @@ def _parser() -> argparse.ArgumentParser:
         _add_gin_options(command)
     for command in (evaluate, infer):
         command.add_argument(
-            "--split", help="another split than the configured one", metavar="NAME"
+            "--split", help="the split to use instead of the configured one", metavar="NAME"
         )
         command.add_argument(
             "--allow_other_model",
             action="store_true",
-            help="use a prompt that was trained with other parameters",
+            help="use a prompt that was trained with different parameters",
         )
 
     tasks = commands.add_parser("tasks", help="list the tasks, or show one task's examples")
@@ -224,12 +224,12 @@ def _add_pretrain_command(commands) -> None:
         "--seed", type=int, default=0, help="of the parameters and the order of the text"
     )
     pretrain.set_defaults(command=_pretrain, gin_file=[])
-    pretrain.epilog = "--gin.PocketCorpus.documents=100000 and the like apply to all stages"
+    pretrain.epilog = "Settings such as --gin.PocketCorpus.documents=100000 apply to all stages."
 
 
 def _add_sweep_commands(commands) -> None:
     quickstart = commands.add_parser("quickstart", help="train a first prompt; downloads nothing")
-    quickstart.add_argument("--model_dir", help="another folder than the configured one")
+    quickstart.add_argument("--model_dir", help="the folder to use instead of MODEL_DIR")
     quickstart.set_defaults(command=_quickstart)
 
     plot = commands.add_parser("plot", help="draw the learning curve of a run")
@@ -239,12 +239,12 @@ def _add_sweep_commands(commands) -> None:
 
     sweep = commands.add_parser("sweep", help="many runs, one table")
     actions = sweep.add_subparsers(required=True, metavar="ACTION")
-    run = actions.add_parser("run", help="make the runs that are not in the results yet")
+    run = actions.add_parser("run", help="run what has no result yet")
     run.add_argument("file", help="such as experiments/pocket/sweep.toml")
-    run.add_argument("--shard", metavar="I/N", help="the I-th of N parts, from 0: 0/2 and 1/2")
+    run.add_argument("--shard", metavar="I/N", help="shard I of N, from 0: 0/2 and 1/2")
     run.add_argument("--only", action="append", default=[], metavar="AXIS=VALUE")
     run.add_argument(
-        "--keep", default="prompts", help="what stays of a run's folder: prompts, nothing or all"
+        "--keep", default="prompts", help="what to keep of a run's folder: prompts, nothing or all"
     )
     run.set_defaults(command=_sweep_run)
     write = actions.add_parser("report", help="write the table and the figure")

@@ -1,10 +1,10 @@
-"""One sentence for whatever goes wrong through no mistake of ours; a bug keeps its traceback."""
+"""Reports errors that a user can fix in one sentence; a bug keeps its traceback."""
 
 import errno
 import re
 
 BUG = (
-    "If this is not from code of your own, it is a bug in prompt-tuning; please report it with all "
+    "Unless it comes from your own code, this is a bug in prompt-tuning; please report it with all "
     "the lines above."
 )
 _OUT_OF_MEMORY = (
@@ -21,15 +21,15 @@ _SYSTEM = {
     errno.EACCES: "permission denied; check who owns it, or choose another place",
     errno.EPERM: "permission denied; check who owns it, or choose another place",
     errno.ENOENT: "there is no such file or folder",
-    errno.EISDIR: "it is a folder, and a file was expected",
-    errno.ENOTDIR: "a part of the path is a file, and a folder was expected",
-    errno.EEXIST: "a file of that name is in the way",
+    errno.EISDIR: "it is a folder; expected a file",
+    errno.ENOTDIR: "a part of the path is a file; expected a folder",
+    errno.EEXIST: "a file of that name exists already",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
 }
 
 
 def explain(error: BaseException) -> str | None:
-    """Says in one sentence what a user can mend.
+    """Describes in one sentence an error that a user can fix.
 
     Args:
       error: what a command raised.
@@ -71,7 +71,7 @@ def _module(error: ModuleNotFoundError) -> str | None:
 
 
 def _runtime(error: RuntimeError) -> str | None:
-    """JAX says what it lacks in a RuntimeError; another one is a bug."""
+    """Describes JAX's RuntimeErrors about memory and devices; any other one is a bug."""
     text = str(error)
     if "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower():
         return _OUT_OF_MEMORY.format(device=f" on the accelerator ({_first_line(error)[:200]})")
@@ -85,7 +85,7 @@ def _runtime(error: RuntimeError) -> str | None:
 
 
 def _full_disk(error: BaseException) -> str | None:
-    """What Orbax and tensorstore say of a full disk is no OSError, and pages long."""
+    """Describes a full disk, which Orbax and tensorstore report at length and not as an OSError."""
     seen: set[int] = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:

@@ -1,4 +1,4 @@
-"""The one door to gin: reads a configuration and makes a `Run` of it.
+"""The interface to gin: reads a configuration and makes a `Run` of it.
 
 A configuration is a few files and bindings. A *part* (below gin/) holds one idea and includes
 nothing; a *run* (below configs/, or yours) includes parts and then states what differs. No two
@@ -66,7 +66,7 @@ for _thing in CONFIGURABLES:  # for T5X, which reads our parts with gin itself
 
 @functools.cache
 def configurables() -> tuple[Callable[..., Any], ...]:
-    """All that gin knows; those of the tasks import TensorFlow, so `load` alone asks for them."""
+    """All names that gin knows; those of tasks import TensorFlow, so only `load` needs them."""
     from prompt_tuning.data import tables
     from prompt_tuning.pocket import corpus_tasks
 
@@ -100,7 +100,7 @@ def load(
       `config_text` is the resolved configuration, and loads as the same run.
 
     Raises:
-      ValueError: one sentence that says what is missing, unknown, wrong or without effect.
+      ValueError: one sentence on what is missing, unknown, wrong or without effect.
     """
     if not gin_files:
         raise ValueError(
@@ -144,7 +144,7 @@ def _load(configuration: config_files.Configuration) -> Run:
 
 
 def _with_initializer(statements: Sequence[Statement], names: Names) -> list[Statement]:
-    """Writes out the default initialiser of a prompt, so that its own settings count.
+    """Sets the default initialiser of a prompt explicitly, so that its settings have an effect.
 
     `prompt_tuning` has one, and so has a run that adds a prompt to another method:
     gin/methods/model_tuning.gin with Run.prompt_length=10.
@@ -179,7 +179,7 @@ def _refers_to(value: Any, function: Callable[..., Any], names: Names) -> bool:
 
 
 def _local_tasks(settings: Settings) -> list[Thing]:
-    """The tasks that a configuration itself describes, if it is on them that it runs."""
+    """The tasks that a configuration itself describes, if its run uses them."""
     from prompt_tuning.pocket import corpus_tasks  # imports TensorFlow
 
     table, corpus = settings.names.find("TableTask"), settings.names.find("PocketCorpus")
@@ -233,7 +233,7 @@ def read_model(name: str) -> T5Config:
     """Reads the dimensions of a model from its part.
 
     Args:
-      name: a file of gin/models, without its ending; or the path of such a file of one's own.
+      name: a file of gin/models, without its ending; or the path of your own.
 
     Raises:
       ValueError: no such part; the known ones are listed.

@@ -80,14 +80,14 @@ def check_used(
     """Every statement of a run file or of the command line has an effect.
 
     A later file or binding may take the effect away again: TRAIN_STEPS = 300 in a file and
-    --gin.Run.train_steps=5 is no mistake. So a statement is used if it is so in the
-    configuration as it stands after its own file or binding, or after any later one.
+    --gin.Run.train_steps=5 is not a mistake. So a statement counts as used if the configuration
+    uses it after its own file or binding, or after any later one.
 
     Args:
       statements: all of them, lowest level first.
       names: what they name.
       reach_up_to: what is used when only the statements up to a level count.
-      reasons: why nothing uses a thing, and what to do, where that can be said better than here.
+      reasons: why nothing uses a thing, and what to do, where there is a more specific message.
     """
     stages = {level: reach_up_to(level) for level in sorted({one.level for one in statements})}
     # Within a file the last one counts.

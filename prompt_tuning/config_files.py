@@ -2,7 +2,7 @@
 
     parts, below gin/  <  run files, each after what it includes  <  bindings, one by one
 
-Nothing is looked up or called here, but modules are imported that a file's import lines name.
+Names are not resolved here and nothing is called, but the modules of import lines are imported.
 """
 
 import dataclasses
@@ -55,7 +55,7 @@ class Statement:
     Attributes:
       source: the file, or 'the command line'.
       level: its precedence; a higher level overrides a lower one.
-      may_be_unused: it stands in a part, or in a config.gin that lists settings without effect.
+      may_be_unused: it is in a part, or in a config.gin that lists settings without effect.
       scope: as in 'train/T5Config.emb_dim', else ''.
       owner: the function or class that it sets a parameter of, as written; '' for a macro.
       key: the parameter, or the macro.
@@ -158,7 +158,7 @@ def find(name: str, folders: Iterable[Path]) -> Path:
     """
     name = os.path.expanduser(os.fspath(name))
     for folder in folders:
-        path = folder / name  # an absolute name stays itself
+        path = folder / name  # joining keeps an absolute name
         if path.is_file():
             return path.resolve()
     folder, _, last = name.rpartition("/")
@@ -175,7 +175,7 @@ def known_files(below: str) -> list[str]:
 
 
 def is_part(path: str | Path) -> bool:
-    """Whether a file lies below gin/."""
+    """Whether a file is below gin/."""
     return any(Path(path).is_relative_to(root / "gin") for root in roots())
 
 

@@ -1,4 +1,4 @@
-"""Compares a setting with the type that its function declares, and says in words what is wrong."""
+"""Compares a setting with the type that its function declares, and describes a mismatch."""
 
 import collections.abc
 import dataclasses
@@ -18,7 +18,7 @@ import numpy as np
 from prompt_tuning.config_files import Macro, Statement
 
 _ARRAYS = (jax.Array, np.ndarray)
-# What a gin file can say without a call.
+# What a gin file can express without a call.
 _WRITTEN = (str, int, float, bool, list, tuple, dict, type(None), type, functools.partial)
 _WORDS = {
     bool: "True or False",

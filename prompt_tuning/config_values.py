@@ -43,7 +43,7 @@ class Bound(functools.partial):
 
 
 class Thing(NamedTuple):
-    """What a name stands for.
+    """What a name refers to.
 
     Attributes:
       name: 'adafactor' for one of ours, 'my_package.my_function' for another.
@@ -55,11 +55,11 @@ class Thing(NamedTuple):
 
 
 class Names:
-    """Finds what the names of one configuration stand for.
+    """Resolves the names of one configuration.
 
     A name without a module is one of ours, or the end of a path that the configuration uses.
-    @my_package.my_function is imported, whatever ours are called, at every load, so that a module
-    that was edited and reloaded counts; failing that it is the end of a path.
+    @my_package.my_function is imported at every load, even if one of ours has the same name, so
+    that an edited and reloaded module takes effect; otherwise it is the end of a path.
     """
 
     def __init__(self, builtins: Iterable[Callable[..., Any]], statements: Iterable[Statement]):
@@ -75,7 +75,7 @@ class Names:
         self._found: dict[str, Thing] = {}
 
     def find(self, name: str) -> Thing:
-        """Finds what a name stands for.
+        """Resolves a name.
 
         Raises:
           ValueError: nothing, or two things, have the name, or its module cannot be imported.
@@ -227,8 +227,8 @@ class Maker:
     def __init__(self, settings: Settings, unchecked: Sequence[type] = ()):
         self._settings = settings
         self._unchecked = unchecked
-        self._open: list[Any] = []  # what is being made, to find a circle
-        self._singletons: dict[str, Any] = {}  # by scope; gin's own are the process's
+        self._open: list[Any] = []  # what is being made, to detect a cycle
+        self._singletons: dict[str, Any] = {}  # by scope; gin's own are shared by the process
 
     def call(self, thing: Thing, scope: str = "", **more: Any) -> Any:
         """Calls a thing with its settings.
@@ -278,7 +278,7 @@ class Maker:
         if not isinstance(value, Macro | Reference):
             return value
         if (value, scope) in self._open:
-            raise ValueError(f"{value!r} is defined by itself. Set it to a value.")
+            raise ValueError(f"{value!r} refers to itself. Set it to a value.")
         self._open.append((value, scope))
         try:
             if isinstance(value, Macro):

@@ -4,7 +4,7 @@ They are written under a temporary name beside the final one and then renamed:
 
     best.npy.tmp-node7-4242-9f3a61c0      host, process, 8 random digits
 
-so no two processes share a temporary name, on whatever hosts they run, and the name says which
+so no two processes share a temporary name, even on different hosts, and the name records which
 process wrote it.
 """
 
@@ -98,7 +98,7 @@ def new_file(path: str | os.PathLike) -> Iterator[IO[str]]:
         return
     final = os.path.abspath(path)
     if os.path.isdir(final):
-        raise ValueError(f"{final!r} is a folder; a file to write was expected.")
+        raise ValueError(f"{final!r} is a folder; expected a file to write.")
     os.makedirs(os.path.dirname(final), exist_ok=True)
     temporary = temporary_name(final)
     try:

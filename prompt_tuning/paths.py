@@ -50,7 +50,7 @@ def expand(path: str | os.PathLike, *, also: tuple[str, ...] = ()) -> str:
             "local folder first."
         )
     if not scheme[2].strip("/"):
-        raise ValueError(f"{text!r} names no place: after {scheme[1]}:// a name is expected.")
+        raise ValueError(f"{text!r} is incomplete: expected a name after {scheme[1]}://.")
     return text
 
 

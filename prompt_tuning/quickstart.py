@@ -37,7 +37,7 @@ def quickstart(config: str = CONFIG, *, model_dir: str | None = None, **macros: 
     Args:
       config: the run.
       model_dir: the folder to write to, if not the configured one.
-      **macros: what to set besides, `TRAIN_STEPS=100`.
+      **macros: further settings, such as `TRAIN_STEPS=100`.
 
     Raises:
       ValueError: see `load_run` and `train_run`.
@@ -55,7 +55,7 @@ def quickstart(config: str = CONFIG, *, model_dir: str | None = None, **macros: 
     )
     _say(
         "What this does",
-        f"{run.model.name} is a pretrained T5 that stays as it is. {run.prompt_length} vectors in "
+        f"{run.model.name} is a pretrained T5 that stays frozen. {run.prompt_length} vectors in "
         f"front of its input are trained on {run.task}, for {run.train_steps:,} steps.",
         f"The run is {config}; it writes to {run.model_dir}.",
         "",
@@ -64,16 +64,16 @@ def quickstart(config: str = CONFIG, *, model_dir: str | None = None, **macros: 
     frozen = evaluate_run(frozen_run)
     _say("2. Training the prompt")
     trained = train_run(run)
-    _say("3. The frozen model behind the best prompt")
+    _say("3. The frozen model with the best prompt")
     prompted = evaluate_run(prompted_run)
 
     t5 = api.load_model(run.model, run.initial_checkpoint_path)
     prompt = api.load_prompt(trained.path)
-    _say("What came out", *_scores(run, frozen, prompted), "", *_parameters(t5, prompt))
+    _say("Results", *_scores(run, frozen, prompted), "", *_parameters(t5, prompt))
     _say(f"The first {EXAMPLES} examples, before and after", *_examples(frozen_run, prompted_run))
     _say("The pieces of the vocabulary nearest to the prompt, with their cosines",
          *_neighbors(t5, prompt))  # fmt: skip
-    _say("What lies where", *_places(run, trained), *_next_steps(run))
+    _say("Files", *_places(run, trained), *_next_steps(run))
     print(f"{time.monotonic() - began:.0f} seconds in all.")
     return trained
 
@@ -83,7 +83,7 @@ def _say(title: str, *lines: str) -> None:
 
 
 def _scores(run: Run, frozen: Evaluated, prompted: Evaluated) -> list[str]:
-    """The table: what always the same answer scores, the frozen model, and the prompt."""
+    """The table of scores: the best constant answer, the frozen model, the prompt."""
     sets = evaluate.load_eval_sets(run, loading.prepare_task(run))
     floors = [evaluation.majority_floor(examples).metrics for examples in sets]
     floor = {name: value for metrics in floors for name, value in metrics.items()}
@@ -93,13 +93,14 @@ def _scores(run: Run, frozen: Evaluated, prompted: Evaluated) -> list[str]:
         least = f"{floor[name]:10.1f}" if name in floor else " " * 10
         rows.append(f"{name:28}{least}{before[name]:10.1f}{after[name]:10.1f}")
     if prompted.rank:
-        rows.append("Rank accuracy only asks which of the task's labels the model finds likelier.")
+        rows.append("Rank accuracy only compares the likelihoods of the task's labels.")
     return rows
 
 
 def _parameters(t5: FrozenT5, prompt: files.PromptFile) -> list[str]:
     return progress.parameter_table({"prompt": prompt.prompt}, t5.params).splitlines() + [
-        f"One number in {trees.count(t5.params) // prompt.prompt.size:,} was trained."
+        f"One parameter was trained for every {trees.count(t5.params) // prompt.prompt.size:,} "
+        "frozen ones."
     ]
 
 
@@ -137,7 +138,7 @@ def _neighbors(t5: FrozenT5, prompt: files.PromptFile) -> list[str]:
 def _places(run: Run, trained: Trained) -> list[str]:
     size = len(paths.read_bytes(trained.path)) / 1000
     return [
-        f"{trained.path}  the prompt, {size:.1f} kB with where it comes from",
+        f"{trained.path}  the prompt, {size:.1f} kB, with metadata",
         f"{plots.learning_curve(run.model_dir)}  the learning curve",
         f"{run.model_dir}/eval_prompt/predictions  every prediction",
         "",
@@ -151,5 +152,5 @@ def _next_steps(run: Run) -> list[str]:
         f"  prompt-tuning infer --gin_file={run.model_dir}/config.gin --input=YOUR_TEXTS.txt",
         f"  prompt-tuning train --gin_file={CONFIG} --gin.PROMPT_LENGTH=4 --gin.MODEL_DIR=runs/p4",
         "  notebooks/quickstart.ipynb, and README.md",
-        f"Run again, this shows the same run; `rm -r {run.model_dir}` starts afresh.",
+        f"Running this again shows the same run; `rm -r {run.model_dir}` starts over.",
     ]

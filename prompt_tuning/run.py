@@ -39,7 +39,7 @@ AS_METHOD: Any = "as Run.method says"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-    """All settings of a run; the macro that usually sets a field stands in brackets.
+    """All settings of a run; the macro that usually sets a field is in brackets.
 
     Attributes:
       model: dimensions of the T5, and its dropout in training [DROPOUT_RATE].
@@ -49,8 +49,7 @@ class Run:
       param_dtype: how the frozen parameters are kept, 'float32' or 'bfloat16'.
       task: a seqio task or mixture [MIXTURE_OR_TASK_NAME].
       task_module: a Python module that registers it [MIXTURE_OR_TASK_MODULE].
-      task_feature_lengths: tokens of 'inputs' and 'targets', end of sequence
-        included [TASK_FEATURE_LENGTHS].
+      task_feature_lengths: tokens of 'inputs' and 'targets', EOS included [TASK_FEATURE_LENGTHS].
       data_dir: prepared TFDS data [DATA_DIR]; None is TFDS's own default.
       vocabulary_file: a sentencepiece model on disk [VOCABULARY_FILE]; None is the
         public one.
@@ -58,8 +57,8 @@ class Run:
       method: what trains, where it attaches and how it starts, see `methods/`; None is
         prompt tuning, or model tuning with `prompt_length` None.
       prompt_length, prompt_initializer, prompt_position: P [PROMPT_LENGTH], where the prompt
-        starts, and 'prefix' or 'suffix'. They are settings of `prompt_tuning` and repeat what it
-        says; set here they change it. A length of None takes the prompt away.
+        starts, and 'prefix' or 'suffix'. They are settings of `prompt_tuning` and repeat its
+        values; set here they change it. A length of None removes the prompt.
       trainable: patterns of the parameters that train, whole paths; () is all that the
         method adds. Set here it changes the method.
       prompt_file: the file of what was tuned to evaluate [PROMPT_FILE]; None is the run's own
@@ -68,8 +67,8 @@ class Run:
         model's own [EMBEDDING_FILE].
       allow_other_model: use a prompt although it was made for other parameters.
       optimizer: makes the optimizer.
-      weight_decay_rate: share of what trains that every step takes off, as in T5X not
-        multiplied by the learning rate. (AdamW has a weight decay of its own besides.)
+      weight_decay_rate: share of each trained parameter that every step subtracts, as in T5X not
+        multiplied by the learning rate. (AdamW has its own weight decay as well.)
       train_steps, batch_size: [TRAIN_STEPS], [BATCH_SIZE].
       label_smoothing, z_loss, loss_normalizing_factor: see `losses.py`
         [LOSS_NORMALIZING_FACTOR].
@@ -84,8 +83,8 @@ class Run:
       early_stopping: stop after this many evaluations without a better dev score;
         None never stops early.
       decoding: how predictions are decoded, see `model/decoding.py`.
-      eval_rank: also measure how often the likeliest of the class labels is the right one
-        (rank classification); it never enters the dev score.
+      eval_rank: also measure how often the likeliest class label is the right one (rank
+        classification); it is not part of the dev score.
       num_decodes: predictions that `infer` writes for one input.
       eval_output_dir, infer_output_dir: where `eval` and `infer` write
         [EVAL_OUTPUT_DIR], [INFER_OUTPUT_DIR]; None is inside the model_dir.
@@ -93,7 +92,7 @@ class Run:
         `tasks.get`.
       config_text: the resolved configuration, kept beside what the run writes.
       resolved: what `method` and the four fields that repeat its settings were resolved to;
-        `dataclasses.replace` hands it on, so that the changed ones are known.
+        `dataclasses.replace` passes it on, so that changed ones are detected.
 
     Raises:
       ValueError: a field is of the wrong kind or out of its range.
@@ -236,7 +235,7 @@ def _is_factor(value: Any) -> bool:
 
 
 def _given(run: Run) -> dict[str, Any]:
-    """The fields that change the method: those that were set, and not only handed on."""
+    """The fields that change the method: those that were set, not only passed on."""
     before = run.resolved or {}
     return {
         name: getattr(run, name)

@@ -9,7 +9,7 @@ the variable's name: `scores_BxNxLxT`.
     P  prompt length in vectors
     S  encoder length: P + T with a prompt, else T; or the length of either stack
     L  target length in tokens, padding included
-    R  decoder rows: B * K, the K of one input together
+    R  decoder rows: B * K, the K of one input adjacent
     H  model width (`emb_dim`)
     N  attention heads
     D  width of one head (`head_dim`)

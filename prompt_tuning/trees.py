@@ -2,8 +2,7 @@
 
     {'token_embedder/embedding': [V, H], 'encoder/layers_0/attention/query/kernel': [H, N*D], ...}
 
-The paths are T5X's. Checkpoints, prompt files, the choice of what trains and
-every message to the user speak in them.
+The paths are T5X's. Checkpoints, prompt files, the choice of what trains and all messages use them.
 """
 
 import hashlib
@@ -69,7 +68,7 @@ def match(paths: Iterable[str], patterns: Iterable[str]) -> list[str]:
 
 
 def split(flat: Mapping[str, Any], patterns: Iterable[str]) -> tuple[FlatTree, FlatTree]:
-    """Parts a tree into what the patterns match and the rest.
+    """Splits a tree into what the patterns match and the rest.
 
     Raises:
       ValueError: see `match`.
@@ -88,7 +87,7 @@ def merge(*trees: Mapping[str, Any]) -> FlatTree:
     """Joins trees that share no path.
 
     Raises:
-      ValueError: a path stands in two of them.
+      ValueError: a path is in two of them.
 
     >>> merge({'a/b': 1}, {'d': 3})
     {'a/b': 1, 'd': 3}
