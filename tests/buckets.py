@@ -1,7 +1,7 @@
-"""A fake gs://: what lies in a bucket lies in a local folder.
+"""A fake gs://: what is in a bucket is in a local folder.
 
 Three libraries reach a bucket: etils.epath, whose file system is replaced here; tensorstore, which
-speaks Google's JSON API to a server of this process; and google-cloud-storage, which Orbax asks
+talks to a server of this process in Google's JSON API; and google-cloud-storage, which Orbax asks
 what kind of a bucket it is.
 """
 
@@ -27,7 +27,7 @@ class Bucket(backend._OsPathBackend):
 
     Attributes:
       folder: gs://NAME/FILE is folder/NAME/FILE.
-      error: is raised by whatever is asked, if set.
+      error: raised by every call, if set.
     """
 
     def __init__(self, folder: Path):

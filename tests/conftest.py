@@ -16,7 +16,7 @@ LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
 
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch):
-    """A test that would reach out fails instead."""
+    """A test that would use the network fails instead."""
     connect = socket.socket.connect
 
     def only_local(self, address):
@@ -66,7 +66,7 @@ def copy_of(tmp_path):
 
 @pytest.fixture
 def bucket(tmp_path, monkeypatch):
-    """A fake gs:// whose content lies in a local folder, `bucket.folder`."""
+    """A fake gs:// whose content is in a local folder, `bucket.folder`."""
     import buckets
 
     yield from buckets.installed(monkeypatch, tmp_path / "buckets")
@@ -113,7 +113,7 @@ def tuned(compiled_programs, tmp_path_factory):
 
 @pytest.fixture
 def scores():
-    """A list of dev scores that stand in for evaluations, one after the other."""
+    """A list of dev scores that replace evaluations, one after the other."""
     import tiny_runs
 
     given: list[float] = []

@@ -1,4 +1,4 @@
-"""The rules of the house that a machine can check: who imports whom, and how fast."""
+"""The project's rules that can be checked: which module imports which, and how fast."""
 
 import ast
 import os
@@ -74,7 +74,7 @@ def test_modules_import_downward_only():
     assert not upward
 
 
-def test_heavy_libraries_have_one_door():
+def test_heavy_libraries_are_imported_in_one_place():
     around = [
         f"{file}:{line} imports {module}"
         for file, line, module in imports()
@@ -119,7 +119,7 @@ print([name for name in heavy if name in sys.modules])
 """
 
 
-def test_what_is_typed_first_waits_for_no_tensorflow(tmp_path):
+def test_first_commands_do_not_import_tensorflow(tmp_path):
     import numpy as np
 
     np.save(tmp_path / "prompt.npy", np.ones((2, 32), np.float32))

@@ -1,4 +1,4 @@
-"""Tests of prompt_tuning/cli.py: the commands, and one sentence for whatever is wrong."""
+"""Tests of prompt_tuning/cli.py: the commands, and one sentence for each error."""
 
 import json
 import shutil
@@ -243,7 +243,7 @@ def test_checkpoint_of_another_size(capsys, checkpoint, tmp_path):
 
 
 def table_arguments(path, *bindings):
-    """Trains on a JSONL file of one's own, the same for both splits."""
+    """Trains on a JSONL file of your own, the same for both splits."""
     table = [
         f"TableTask.train_file={path}",
         f"TableTask.validation_file={path}",

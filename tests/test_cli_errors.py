@@ -36,9 +36,9 @@ EXPLAINED = {
     "quota": (system_error(errno.EDQUOT, "/run/a"), "the disk quota is used up"),
     "read-only disk": (system_error(errno.EROFS, "/run/a"), "the disk is read-only"),
     "no permission": (system_error(errno.EACCES, "/run/a"), "'/run/a' cannot be used: permission"),
-    "file in the way": (system_error(errno.EEXIST, "/run/a"), "a file of that name is in the way"),
-    "folder for a file": (system_error(errno.EISDIR, "/a"), "a file was expected"),
-    "file for a folder": (system_error(errno.ENOTDIR, "/a/b"), "a folder was expected"),
+    "file in the way": (system_error(errno.EEXIST, "/run/a"), "a file of that name exists already"),
+    "folder for a file": (system_error(errno.EISDIR, "/a"), "expected a file"),
+    "file for a folder": (system_error(errno.ENOTDIR, "/a/b"), "expected a folder"),
     "name too long": (system_error(errno.ENAMETOOLONG, "/a"), "choose a shorter one"),
     "other system error": (OSError("gs://b/x cannot be reached: no token"), "no token"),
     "full disk seen by tensorstore": (
@@ -95,7 +95,7 @@ def test_what_to_try_when_memory_runs_out():
         ModuleNotFoundError("No module named 'prompt_tuning.x'", name="prompt_tuning.x"),
     ],
 )
-def test_a_bug_is_no_sentence(bug):
+def test_a_bug_is_not_reported_as_one_sentence(bug):
     assert cli_errors.explain(bug) is None
 
 
@@ -116,7 +116,7 @@ def test_a_bug_keeps_its_traceback_and_says_what_it_is(monkeypatch, capsys):
     assert "error:" not in capsys.readouterr().err
 
 
-def test_debug_shows_where_an_error_came_from(monkeypatch):
+def test_debug_shows_the_traceback(monkeypatch):
     raising(monkeypatch, system_error(errno.EACCES, "/run/a"))
     with pytest.raises(PermissionError):
         cli.main(["--debug", "tasks"])
@@ -128,7 +128,7 @@ def test_ctrl_c_outside_of_training(monkeypatch, capsys):
     assert capsys.readouterr().err == "interrupted\n"
 
 
-def test_an_error_that_orbax_logs_and_raises_is_told_once(monkeypatch, capsys):
+def test_an_error_that_orbax_logs_and_raises_is_reported_once(monkeypatch, capsys):
     def fail(options):
         error = system_error(errno.ENOSPC, "/run/state/6")
         logging.getLogger("absl").error("Save thread failed.", exc_info=error)

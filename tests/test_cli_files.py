@@ -84,7 +84,7 @@ def test_diff_exits_with_one_where_anything_differs(model, tmp_path, capsys):
     assert "nowhere" in refused(capsys, "checkpoint", "diff", changed, tmp_path / "nowhere")
 
 
-def test_a_model_of_ones_own_is_named(tmp_path, capsys):
+def test_a_model_of_your_own_is_named(tmp_path, capsys):
     own = T5Config(name="own", vocab_size=384, **DIMENSIONS, mlp_activations=("silu", "linear"))
     source = t5x_native.write(tmp_path, load_parameters(own, "random"), 0)
     command = ["checkpoint", "convert", source, f"{tmp_path}/hf", "--format=hf"]

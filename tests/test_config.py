@@ -274,7 +274,7 @@ def test_a_run_with_a_field_set_directly_loads_again(field, tmp_path):
 
 
 def test_a_file_may_be_overridden_field_by_field(tmp_path):
-    """TRAIN_STEPS of the file has no effect then, and that is no mistake."""
+    """TRAIN_STEPS of the file has no effect then, and that is not a mistake."""
     run = config.load(
         ["configs/pocket/quickstart.gin"], ["Run.train_steps=5", "Run.prompt_length=3"]
     )

@@ -54,7 +54,7 @@ def assert_refused(files, bindings, message):
         ([*REQUIRED, "Run.optimizer=@adafactr"], "adafactr.*Did you mean adafactor"),
         ([*REQUIRED, "TRAIN_STEPS=many"], "train_steps.*TRAIN_STEPS.*1 or more; got 'many'"),
         ([*REQUIRED, "TRAIN_STEPS=0"], "1 or more; got 0"),
-        ([*REQUIRED, "DROPOUT_RATE=1.5"], r"dropout rate must lie in \[0, 1\); got 1.5"),
+        ([*REQUIRED, "DROPOUT_RATE=1.5"], r"dropout rate must be in \[0, 1\); got 1.5"),
         ([*REQUIRED, "TASK_FEATURE_LENGTHS={'inputs': 5}"], "like {'inputs': 512, 'targets': 8}"),
         ([*REQUIRED, "Run.trainable='.*'"], "must be a list of patterns"),
         ([*REQUIRED, "Run.prompt_position='middle'"], "prompt_position must be one of"),
@@ -62,7 +62,7 @@ def assert_refused(files, bindings, message):
         ([*REQUIRED, "Run.optimizer=@no_such_module.thing"], "cannot be imported: No module"),
         ([*REQUIRED, "Run.config_text='x'"], "Run has no setting 'config_text'"),
         ([*REQUIRED, "Run.local_tasks=[1]"], "Run has no setting 'local_tasks'"),
-        ([*REQUIRED, "TRAIN_STEPS=%TRAIN_STEPS"], "%TRAIN_STEPS is defined by itself"),
+        ([*REQUIRED, "TRAIN_STEPS=%TRAIN_STEPS"], "%TRAIN_STEPS refers to itself"),
         ([*REQUIRED, "Run.seed=%RANDOM_SED"], "Not set: RANDOM_SED. Did you mean RANDOM_SEED"),
         ([*REQUIRED, "RANDOM_SEED=%gin.REQUIRED"], r"Not set: RANDOM_SEED \(seed of prompt"),
     ],
@@ -124,7 +124,7 @@ def test_a_task_that_is_not_the_runs_is_refused():
     assert_refused(PARTS, [*REQUIRED, "PocketCorpus.documents=5"], message)
 
 
-def test_the_settings_of_a_function_of_ones_own_are_checked(tmp_path, monkeypatch):
+def test_the_settings_of_a_function_of_your_own_are_checked(tmp_path, monkeypatch):
     (tmp_path / "unused_package.py").write_text("def zeros(rng, shape, scale=1): return 0\n")
     monkeypatch.syspath_prepend(tmp_path)
     message = "unused_package.zeros.scale|zeros.scale is set .* nothing .* uses unused_package.zero"
@@ -249,7 +249,7 @@ def test_a_table_lacks_what_is_required():
         ({"a": 1}, collections.abc.Mapping[str, str], True),  # what is in it is the task's matter
         ("a", pathlib.Path, True),
         ("a", jax.Array, False),
-        (object(), jax.Array, True),  # made by a call; whoever made it knows
+        (object(), jax.Array, True),  # made by a call, so not checked
         ("a", Any, True),
         ("a", "a name that means nothing", True),
         (len, collections.abc.Callable[[int], int], True),

@@ -51,7 +51,7 @@ def test_later_run_files_override_earlier_ones_and_the_command_line_all(tmp_path
 
 
 @pytest.mark.parametrize("place", ["first", "last"])
-def test_a_file_overrides_what_it_includes_wherever_the_include_stands(place, tmp_path):
+def test_a_file_overrides_what_it_includes_wherever_the_include_is(place, tmp_path):
     (tmp_path / "base.gin").write_text("TRAIN_STEPS = 1\nBATCH_SIZE = 1\n")
     lines = [f"include '{tmp_path / 'base.gin'}'", "TRAIN_STEPS = 2"]
     lines = lines if place == "first" else lines[::-1]

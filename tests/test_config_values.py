@@ -113,7 +113,7 @@ def test_references_in_lists_and_dicts_keep_their_settings(own_module):
     assert first.prompt_initializer(None, (3, 4)) == [6, 30]
 
 
-def test_the_vocabulary_behind_class_labels_is_configured_by_its_own_name():
+def test_the_fallback_of_class_labels_is_configured_by_its_own_name():
     """The initialiser of the positions that the labels leave is a reference like any other."""
     run = load("from_sampled_vocabulary.population_size=7", "PROMPT_LENGTH=5")
     seen = []
@@ -186,7 +186,7 @@ def test_a_function_of_your_own_may_have_the_name_of_one_of_ours(own_module, tmp
     assert ours.prompt_initializer.func is initializers.from_file
 
 
-def test_two_functions_of_the_same_name_are_told_apart_by_their_modules(own_module):
+def test_two_functions_of_the_same_name_are_distinguished_by_their_modules(own_module):
     own_module("first_package", "def start(rng, shape, *, scale=1, fallback=None):\n    return 1\n")
     own_module("second_package", "def start(rng, shape, *, scale=1):\n    return scale\n")
     bindings = (

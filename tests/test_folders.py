@@ -1,4 +1,4 @@
-"""Tests of prompt_tuning/folders.py: whole or absent, and nobody removes what another writes."""
+"""Tests of prompt_tuning/folders.py: atomic writes, and which leftovers are removed."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from prompt_tuning import folders
 HOST = re.escape(socket.gethostname())
 
 
-def test_temporary_names_tell_host_and_process_and_never_repeat():
+def test_temporary_names_have_host_and_process_and_never_repeat():
     names = {folders.temporary_name("a/best.npy") for _ in range(100)}
     assert len(names) == 100
     pattern = rf"a/best\.npy\.tmp-{HOST}-{os.getpid()}-[0-9a-f]{{8}}"
@@ -52,7 +52,7 @@ def test_a_file_is_the_old_or_the_new_one(tmp_path, monkeypatch):
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_folder_disappears_at_once(tmp_path):
+def test_a_folder_disappears_atomically(tmp_path):
     (tmp_path / "one").mkdir()
     (tmp_path / "one/file").write_text("x")
     folders.remove_folder(tmp_path / "one")

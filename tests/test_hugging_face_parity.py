@@ -120,7 +120,7 @@ def our_logits(config, flat, tokens, prompt=None):
 
 
 def assert_same_tokens(ours, theirs):
-    """Up to the first end of sequence; after it transformers pads, too."""
+    """Up to the first EOS; after it transformers pads, too."""
     assert len(np.unique(theirs)) > 2
     ours = np.pad(ours, [(0, 0), (0, 8)])[:, : theirs.shape[1]]
     np.testing.assert_array_equal(ours, theirs)

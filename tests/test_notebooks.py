@@ -1,6 +1,6 @@
-"""The notebooks, run as they stand: no cell fails, and what they print is what their text says.
+"""The notebooks, run unchanged: no cell fails, and printed values are in the stated ranges.
 
-A notebook's text says "`prompt_score` between 80 and 100", and a cell prints
+A notebook's text states "`prompt_score` between 80 and 100", and a cell prints
 "prompt_score = 91.3". `python tests/test_notebooks.py` runs them all and stores the outputs.
 """
 
@@ -32,7 +32,7 @@ def execute(path):
 
 
 def claims(notebook):
-    """{name: (least, most)} of what the text says."""
+    """The ranges that the text states, {name: (least, most)}."""
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     return {name: (float(a), float(b)) for name, a, b in re.findall(CLAIM, text)}
 
@@ -63,7 +63,7 @@ def check(notebook):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_what_is_stored_is_what_the_text_says(path):
+def test_stored_outputs_are_in_the_expected_ranges(path):
     check(nbformat.read(path, as_version=4))
 
 

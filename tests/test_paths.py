@@ -26,7 +26,7 @@ REFUSED = {
     "s3://bucket/run": "a path is local or starts with gs://",
     "https://host/run": "a path is local or starts with gs://",
     "hf://google/t5-small": "a path is local or starts with gs://",
-    "gs://": "names no place",
+    "gs://": "is incomplete",
     "gs:/bucket/run": "written with one slash; gs:// has two",
 }
 

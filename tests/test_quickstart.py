@@ -45,7 +45,7 @@ def test_it_shows_what_it_did_and_shows_it_again(quick, tmp_path, capsys):
     assert len(re.findall(r"target '(?:awful|great)', frozen '.*', with the prompt '", out)) == 3
     assert re.search(r"^ +0  \S+ 1?0?\.\d\d", out, re.MULTILINE)
     assert f"{folder}/prompts/best.safetensors  the prompt, " in out
-    assert f"`rm -r {folder}` starts afresh." in out
+    assert f"`rm -r {folder}` starts over." in out
     assert (folder / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     before = (folder / "prompts" / "best.npy").read_bytes()
     assert quickstart(str(config), model_dir=str(folder)) == trained
@@ -58,7 +58,7 @@ def test_the_prompt_makes_the_difference(tmp_path):
     """The real one, as `make quickstart` runs it."""
     command = [sys.executable, "-m", "prompt_tuning.cli", "quickstart", f"--model_dir={tmp_path}"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert done.stderr == ""  # nothing of what TensorFlow likes to tell
+    assert done.stderr == ""  # none of TensorFlow's log lines
     assert CONFIG in done.stdout
     frozen, prompted = (
         json.loads((tmp_path / f"eval_{which}" / "metrics.json").read_text())

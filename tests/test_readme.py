@@ -1,4 +1,4 @@
-"""The commands and the code of README.md, run as they stand."""
+"""The commands and the code of README.md, run unchanged."""
 
 import json
 import re

@@ -76,7 +76,7 @@ def test_what_t5x_wrote_is_read_by_us_and_by_t5x_itself(
     expected = trees.merge(frozen, {PROMPT_PATH: prompt})
     found = checkpoint.load_model(path, {name: leaf.shape for name, leaf in expected.items()})
     assert trees.diff(found, expected).is_empty
-    again, step = restore(path)  # with the optimizer's state, as a run that goes on
+    again, step = restore(path)  # with the optimizer's state, as a resumed run
     assert trees.diff(again, expected).is_empty
     assert step == 12
 
@@ -104,7 +104,7 @@ def test_a_model_without_a_prompt_gets_a_new_one(restore, parity, kind):
 
 
 def test_a_checkpoint_that_lacks_a_parameter_is_refused(tmp_path, restore, frozen):
-    """T5X alone would make one up."""
+    """T5X alone would initialise one at random."""
     lacking = {k: v for k, v in frozen.items() if k != "decoder/decoder_norm/scale"}
     path = t5x_native.write(tmp_path, lacking | {"encoder/odd": np.zeros(2, np.float32)}, 3)
     with pytest.raises(ValueError) as error:

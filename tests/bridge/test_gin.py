@@ -152,7 +152,7 @@ def test_decoding_is_chosen_by_a_part(resolve):
     }
 
 
-def test_the_parts_may_stand_in_any_order(resolve):
+def test_the_parts_may_be_named_in_any_order(resolve):
     forwards = resolve("eval", ["models/tiny_byt5", "tasks/generated_sentiment"])
     text = gin.config_str()
     gin.clear_config()
@@ -162,6 +162,6 @@ def test_the_parts_may_stand_in_any_order(resolve):
     assert forwards["dataset_cfg"].task_feature_lengths == {"inputs": 48, "targets": 8}
 
 
-def test_a_name_that_is_not_set_is_said(resolve):
+def test_a_name_that_is_not_set_is_reported(resolve):
     with pytest.raises(ValueError, match="MIXTURE_OR_TASK_NAME"):
         resolve("eval", ["models/tiny_byt5"])

@@ -32,7 +32,7 @@ def tokens(batch):
     return [batch[name] for name in TOKENS]
 
 
-def test_parameters_lie_where_t5x_and_the_official_code_have_them(config, batches, parity):
+def test_parameters_are_where_t5x_and_the_official_code_have_them(config, batches, parity):
     module = network.transformer(config=config, prompt_length=5)
     made = jax.eval_shape(
         functools.partial(module.init, enable_dropout=False), jax.random.key(0), *tokens(batches[0])

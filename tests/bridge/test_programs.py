@@ -1,4 +1,4 @@
-"""T5X's own programs, end to end: train, go on, evaluate, infer, as a user types them.
+"""T5X's own programs, end to end: train, resume, evaluate, infer, as a user types them.
 
 Each runs in a process of its own. Their predictions are compared with those of our `eval`.
 Inference runs as `python -m t5x.infer` itself, in an environment that sets what T5X needs of jax.
@@ -42,7 +42,7 @@ METRICS = "generated_sentiment-metrics.jsonl"
 
 
 class Done(NamedTuple):
-    """The folders of the whole story."""
+    """The folders of all the programs."""
 
     frozen: Path
     run: Path
@@ -52,7 +52,7 @@ class Done(NamedTuple):
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """Trains 4 steps from step 100, goes on for 2, evaluates the checkpoint, infers the prompt."""
+    """Trains 4 steps from step 100, resumes for 2, evaluates the checkpoint, infers the prompt."""
     folder = tmp_path_factory.mktemp("t5x")
     params = load_parameters(tiny_runs.MODEL, "random:1")
     frozen = Path(t5x_native.write(folder, params, 100))
@@ -87,7 +87,7 @@ def done(tmp_path_factory):
 
 
 def t5x(program, parts, site=None, **bindings):
-    """Runs a program of T5X in a process of its own, through the bridge or by itself."""
+    """Runs a program of T5X in a process of its own, through the bridge or directly."""
     values = {name: str(x) if isinstance(x, Path) else x for name, x in bindings.items()}
     command = [sys.executable, "-m", *([] if site else ["prompt_tuning.bridge"]), program]
     command += [f"--gin_file=gin/{part}.gin" for part in parts]
@@ -95,7 +95,7 @@ def t5x(program, parts, site=None, **bindings):
     command += [f"--gin.{name}={value!r}" for name, value in values.items()]
     paths = [*filter(None, [site]), ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
-    # the bridge finds our parts from anywhere, T5X by itself only from the project's folder
+    # the bridge finds our parts from anywhere, T5X alone only from the project's folder
     with tempfile.TemporaryDirectory() as elsewhere:
         ended = subprocess.run(
             command,
@@ -142,7 +142,7 @@ def test_the_prompt_moved_and_the_model_did_not(done):
 
 @pytest.fixture(scope="module")
 def ours(done, tmp_path_factory):
-    """What our own `eval` says of the same prompt in front of the same checkpoint."""
+    """The result of our own `eval` for the same prompt and the same checkpoint."""
     run = tiny_runs.make_run(
         tmp_path_factory.mktemp("ours"),
         initial_checkpoint_path=str(done.frozen),

@@ -1,4 +1,4 @@
-"""Tests of bridge/saving.py: the prompt by itself, in our format and in the official code's."""
+"""Tests of bridge/saving.py: the prompt alone, in our format and in the official code's."""
 
 import dataclasses
 

@@ -95,7 +95,7 @@ def save_prompt(path, fingerprint):
     return files.save(path, np.full(SHAPE, 0.25, np.float32), metadata)[0]
 
 
-def test_a_given_prompt_goes_in_front_of_its_own_model(tmp_path, params, checkpoint):
+def test_a_given_prompt_is_used_with_its_own_model(tmp_path, params, checkpoint):
     path = save_prompt(tmp_path / "mine", trees.fingerprint(params))
     make = start.given_prompt(path=path, checkpoint_path=checkpoint, config=tiny_runs.MODEL)
     made = jax.jit(lambda key: make(key, SHAPE))(jax.random.key(0))

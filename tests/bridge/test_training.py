@@ -125,7 +125,7 @@ def test_every_device_holds_the_whole_prompt(make_model, make_initializer):
 
 
 @pytest.mark.parametrize("length", [100, 150])
-def test_long_prompts_move_alike_too(length):
+def test_long_prompts_train_the_same_too(length):
     """From 128 vectors of width 128 on, both keep row and column means of the second moment.
 
     So does the official code: T5X ignores its rules for parameters of two dimensions.

@@ -1,4 +1,4 @@
-"""The door to pretrained parameters: it finds, reads strictly, and says what does not fit."""
+"""Tests of checkpoints/checkpoint.py: it finds, reads strictly, and reports what does not fit."""
 
 import json
 import logging
@@ -49,7 +49,7 @@ def test_the_ways_to_name_a_checkpoint(path):
     assert checkpoint.find(path) == str(NATIVE)
 
 
-def test_the_newest_of_several_is_taken_and_told(tmp_path, caplog):
+def test_the_newest_of_several_is_taken_and_logged(tmp_path, caplog):
     for step in (900, 1000, 20):
         t5x_native.write(tmp_path, {"a": np.full(1, step, np.float32)}, step)
     (tmp_path / "checkpoint_2000.tmp-17").mkdir()
@@ -63,7 +63,7 @@ def test_casts_each_leaf(tmp_path):
     folder = small(tmp_path, a=np.array([1.0, 1.00390625], np.float32))
     loaded = checkpoint.load_model(folder, {"a": (2,)}, dtype="bfloat16")
     assert loaded["a"].dtype == ml_dtypes.bfloat16
-    # 1 + 2^-8 lies between two bfloat16 and goes to the even one.
+    # 1 + 2^-8 is between two bfloat16 and is rounded to the even one.
     np.testing.assert_array_equal(loaded["a"].astype(np.float32), [1.0, 1.0])
     with pytest.raises(ValueError, match="one of 'float32', 'bfloat16', got 'float16'"):
         checkpoint.load_model(folder, {"a": (2,)}, dtype="float16")
@@ -111,7 +111,7 @@ def test_the_home_folder(tmp_path, monkeypatch):
         checkpoint.find("s3://bucket/models")
 
 
-def test_all_that_does_not_fit_is_told_at_once(tmp_path):
+def test_everything_that_does_not_fit_is_in_one_message(tmp_path):
     folder = small(tmp_path, a=np.ones(2), b=np.ones((2, 3)), c=np.ones(1))
     with pytest.raises(ValueError) as error:
         checkpoint.load_model(folder, {"b": (3, 2), "c": (1,), "d": (4,), "e": (5,)})

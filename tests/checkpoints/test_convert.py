@@ -145,7 +145,7 @@ def test_one_parameter_is_in_memory_at_a_time(monkeypatch, sources, tmp_path):
     monkeypatch.setattr(checkpoint, "leaves", lambda path: dict(found))
     for kind in convert.FORMATS:
         convert.convert(sources["t5x"], str(tmp_path / kind), kind, model=MODEL)
-    # the one that was read, its views, and the one before it until the name is bound anew
+    # the one that was read, its views, and the one before it until the name is bound again
     assert most <= 4
 
 

@@ -41,7 +41,7 @@ def tiny(parity, copy_of):
 
 
 def change_tensors(folder, **changes):
-    """Sets tensors of model.safetensors, or takes them out (None); `__` stands for a dot."""
+    """Sets tensors of model.safetensors, or removes them (None); `__` means a dot."""
     path = folder / "model.safetensors"
     tensors = safetensors.numpy.load_file(path)
     tensors |= {name.replace("__", "."): array for name, array in changes.items()}
@@ -58,7 +58,7 @@ def change_config(folder, **changes):
 def test_every_tensor_has_its_place(tiny):
     theirs = safetensors.numpy.load_file(tiny / "model.safetensors")
     loaded = checkpoint.load_model(tiny, parameter_shapes(checkpoint.hugging_face_model(tiny)))
-    assert len(loaded) == len(theirs) + 1  # the logits' matrix is the table, turned around
+    assert len(loaded) == len(theirs) + 1  # the logits' matrix is the table, transposed
 
     def same(ours, name, turned=True):
         np.testing.assert_array_equal(loaded[ours], theirs[name].T if turned else theirs[name])
@@ -200,17 +200,20 @@ def test_nothing_is_missing_and_nothing_left_over(tiny):
     change_tensors(tiny, **{unused: np.ones((32, 4), np.float32)})
     assert checkpoint.variables(tiny)  # transformers leaves that one unread, too
     change_tensors(tiny, classifier__dense__weight=norm)
-    with pytest.raises(ValueError, match=r"says: left over \(1\): classifier.dense.weight\.$"):
+    with pytest.raises(
+        ValueError,
+        match=r"config.json: left over \(1\): classifier.dense.weight\.$",
+    ):
         checkpoint.variables(tiny)
     missing = "decoder.final_layer_norm.weight"
     change_tensors(tiny, decoder__final_layer_norm__weight=None, classifier__dense__weight=None)
-    with pytest.raises(ValueError, match=rf"says: missing \(1\): {missing}\.$"):
+    with pytest.raises(ValueError, match=rf"config.json: missing \(1\): {missing}\.$"):
         checkpoint.variables(tiny)
 
 
-def test_a_tensor_of_another_shape_than_told(tiny):
+def test_a_tensor_of_another_shape_than_in_the_config(tiny):
     change_config(tiny, d_ff=48)
-    with pytest.raises(ValueError, match=r"wi_0.weight as \[32, 64\] .* config.json says \[32, 48"):
+    with pytest.raises(ValueError, match=r"wi_0.weight as \[32, 64\] .*json gives \[32, 48"):
         checkpoint.variables(tiny)
 
 
@@ -231,9 +234,7 @@ def test_the_model_that_gin_names_must_be_the_folders(tiny):
 
 def test_a_setting_that_cannot_be_computed_stops_the_load(tiny):
     change_config(tiny, layer_norm_epsilon=1e-5)
-    with pytest.raises(
-        ValueError, match="says layer_norm_epsilon 1e-05; the T5 here computes only"
-    ):
+    with pytest.raises(ValueError, match="has layer_norm_epsilon 1e-05; the T5 here computes only"):
         checkpoint.variables(tiny)
 
 

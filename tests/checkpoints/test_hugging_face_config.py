@@ -94,7 +94,7 @@ def test_what_is_written_is_read_as_the_same_model(name):
     assert not read(config).unknown
 
 
-def test_transformers_five_says_it_otherwise():
+def test_the_config_of_transformers_five():
     five = {**LM_ADAPTED, "tie_word_embeddings": True, "transformers_version": "5.23.0"}
     unscaled = read(five, scale_decoder_outputs=False)
     assert not unscaled.model.logits_via_embedding
@@ -156,9 +156,9 @@ def test_decoder_layers():
         ({"feed_forward_proj": "gelu"}, "feed_forward_proj 'gelu' and so the activation 'gelu'"),
         ({"feed_forward_proj": "gated-mish"}, "activation 'mish'; the T5 here has relu, gelu_new"),
         ({"feed_forward_proj": "double-relu"}, "feed_forward_proj 'double-relu'"),
-        ({"d_kv": None}, "does not say d_kv, which must be whole numbers"),
-        ({"model_type": "mt5", "tie_word_embeddings": True}, "tie_word_embeddings True of an mT5"),
-        ({"model_type": "mt5", "scale_decoder_outputs": True}, "scale_decoder_outputs True of an"),
+        ({"d_kv": None}, "lacks d_kv, which must be whole numbers"),
+        ({"model_type": "mt5", "tie_word_embeddings": True}, "tie_word_embeddings True for an mT5"),
+        ({"model_type": "mt5", "scale_decoder_outputs": True}, "scale_decoder_outputs True for an"),
     ],
 )
 def test_what_changes_the_function_is_refused_by_name(changes, message):
@@ -170,7 +170,7 @@ def test_one_eos_in_a_list_is_one_eos():
     assert read(T5_BASE, eos_token_id=[1])
 
 
-def test_unknown_settings_are_told():
+def test_unknown_settings_are_reported():
     assert read(T5_BASE, use_rope=True, mystery=1).unknown == ("mystery", "use_rope")
 
 

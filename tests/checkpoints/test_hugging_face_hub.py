@@ -1,6 +1,6 @@
-"""hf:// names: fetched once, pinned, and one sentence for whatever stands in the way.
+"""hf:// names: fetched once, pinned, and one sentence for each failure.
 
-The Hub is a fake but for the last test, which wants the real library and reads its cache.
+The Hub is a fake except in the last test, which needs the real library and reads its cache.
 """
 
 import logging
@@ -66,7 +66,7 @@ def test_a_name_is_read_as_its_folder_is(hub, caplog):
 @pytest.mark.parametrize(
     ("name", "revision"), [("hf://google/tiny", None), ("hf://google/tiny@refs/pr/2", "refs/pr/2")]
 )
-def test_what_is_not_pinned_is_told(name, revision, hub, caplog):
+def test_what_is_not_pinned_is_logged(name, revision, hub, caplog):
     with caplog.at_level(logging.WARNING):
         checkpoint.find(name)
     assert hub.asked[0][:2] == ("google/tiny", revision)
@@ -89,7 +89,7 @@ def test_what_is_not_pinned_is_told(name, revision, hub, caplog):
         (OSError("disk full\nat line 9"), "OSError: disk full"),
     ],
 )
-def test_what_stands_in_the_way_is_one_sentence(error, message, hub):
+def test_each_failure_is_one_sentence(error, message, hub):
     hub.error = error
     with pytest.raises(ValueError, match=f"^'hf://google/tiny@v9' cannot be fetched: .*{message}"):
         checkpoint.find("hf://google/tiny@v9")
@@ -134,5 +134,5 @@ def test_the_real_librarys_cache(monkeypatch, tmp_path, parity, caplog):
         ValueError, match="cannot be reached .* revision 'v9' is not complete in the"
     ):
         hugging_face_hub.fetch("hf://google/tiny@v9")
-    with pytest.raises(ValueError, match="'hf://a/b/c' cannot be fetched: that is no name of"):
+    with pytest.raises(ValueError, match="'hf://a/b/c' cannot be fetched: a model is named"):
         hugging_face_hub.fetch("hf://a/b/c")

@@ -106,7 +106,7 @@ def test_chunks_larger_than_the_array(tmp_path):
     assert_same(read_all(tmp_path), {"a": array})
 
 
-def test_arrays_that_lie_in_the_index_itself(tmp_path, monkeypatch):
+def test_arrays_inside_the_index(tmp_path, monkeypatch):
     monkeypatch.setattr(serialization, "MAX_CHUNK_SIZE", 16)
     arrays = {
         "chunked": np.arange(20, dtype=np.float32).reshape(4, 5),
@@ -160,7 +160,7 @@ def test_an_index_that_contradicts_its_arrays(copy):
     write_index(copy, index)
     with pytest.raises(
         ValueError,
-        match=re.escape("has shape [128, 32], but the checkpoint's index says [128, 64]"),
+        match=re.escape("has shape [128, 32], but the checkpoint's index gives [128, 64]"),
     ):
         t5x_native.leaves(str(copy))
 
@@ -233,7 +233,7 @@ def test_written_as_t5x_writes(tmp_path):
             )
 
 
-def test_t5x_finds_no_empty_branch_to_stumble_over(tmp_path):
+def test_no_empty_branch_is_written(tmp_path):
     # T5X's load_t5x_checkpoint fails on an empty dict in the tree.
     index = read_index(pathlib.Path(t5x_native.write(tmp_path, {"a": np.ones(1)}, 3)))
     assert set(index["optimizer"]["state"]) == {"step"}

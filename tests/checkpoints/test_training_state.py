@@ -1,4 +1,4 @@
-"""The training state: whole or not at all, whatever moment the process is killed at."""
+"""The training state: complete or absent, at whatever moment the process is killed."""
 
 import contextlib
 import json
@@ -25,7 +25,7 @@ PATH = "encoder/prompt/prompt/prompt"
 
 
 def state(step, length=3):
-    """A state whose every value tells its step."""
+    """A state in which every value is unique to its step."""
     trainable = {PATH: jnp.full((length, 4), step, jnp.float32)}
     return {
         "trainable": trainable,
@@ -107,12 +107,12 @@ def test_a_step_is_saved_once(store):
     assert store.save(1, state(1), 0.5)
     assert not store.save(1, state(9))
     assert not store.save(1, state(9), 0.5)
-    with pytest.raises(ValueError, match="saved already, with dev score 0.5; .*given 0.75"):
+    with pytest.raises(ValueError, match="saved already, with dev score 0.5; .*changed to 0.75"):
         store.save(1, state(9), 0.75)
     assert_same(store.restore_newest(state(0))[1], state(1))
 
 
-def test_the_arrays_may_be_donated_and_overwritten_at_once(store):
+def test_the_arrays_may_be_donated_and_overwritten_immediately(store):
     in_numpy = np.full(1000, 1.0, np.float32)
     on_device = jnp.full(1000, 1.0)
     store.save(1, {"numpy": in_numpy, "device": on_device})
@@ -193,7 +193,7 @@ def test_a_reader_changes_nothing(tmp_path):
     assert not cut_short.exists()
 
 
-def test_a_save_that_fails_is_heard_of(tmp_path):
+def test_a_failed_save_is_reported(tmp_path):
     store = StateStore(tmp_path / "state")
     (tmp_path / "state").rmdir()
     (tmp_path / "state").write_text("not a folder")
@@ -223,7 +223,7 @@ def test_a_half_deleted_old_state_is_cleared_away(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["3", "4"]
 
 
-def test_sigterm_is_noticed_once_and_handed_back(tmp_path):
+def test_sigterm_is_noticed_once_and_its_handler_restored(tmp_path):
     calls = []
     before = signal.signal(signal.SIGTERM, lambda *_: calls.append("earlier handler"))
     try:
@@ -291,11 +291,14 @@ def test_a_state_that_reads_back_otherwise_was_not_saved(store, monkeypatch):
         store.wait()
 
 
-def test_ctrl_c_is_noticed_once_and_said(tmp_path, capfd, ctrl_c):
+def test_ctrl_c_is_noticed_once_and_reported(tmp_path, capfd, ctrl_c):
     with contextlib.closing(StateStore(tmp_path)) as store:
         os.kill(os.getpid(), signal.SIGINT)
         assert store.reached_preemption(2) == signal.SIGINT
-        assert "Ctrl-C: saving after this step; press it again to stop" in capfd.readouterr().err
+        assert (
+            "Ctrl-C: saving after this step; press it again to stop immediately"
+            in capfd.readouterr().err
+        )
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(1)
@@ -409,4 +412,4 @@ def test_killed_at_any_moment_it_resumes_from_the_newest_complete_state(tmp_path
         process.wait()
         cut_short += is_cut_short(folder)
         wanted = max(complete_steps(folder))
-    assert cut_short >= 1, "no kill came during a save; the test shows nothing"
+    assert cut_short >= 1, "no kill happened during a save; the test proves nothing"

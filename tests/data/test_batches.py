@@ -94,7 +94,7 @@ def test_cut_inputs_keep_eos_and_are_counted(make_task):
     assert examples.cut == {"inputs": 2, "targets": 0}
     assert examples.longest == {"inputs": 10, "targets": 3}
     assert examples.report() == (
-        "cut_inputs train: 3 examples, longest input 10 tokens (2 cut to 8), "
+        "cut_inputs train: 3 examples, longest input 10 tokens (2 truncated to 8), "
         "longest target 3 tokens"
     )
 
@@ -167,7 +167,7 @@ def test_an_epoch_has_every_row_once_and_wraps_in_mid_batch(make_task):
     assert drawn[:10] != drawn[10:]
 
 
-def test_a_stream_started_later_goes_on_the_same(make_task):
+def test_a_stream_started_later_gives_the_same_batches(make_task):
     task = numbered(make_task, "resumes", 10)
     whole = stream_of(task)
     expected = [next(whole) for _ in range(9)]

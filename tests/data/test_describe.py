@@ -26,7 +26,7 @@ def test_nothing_cut_with_room():
             assert feature.cut == 0 and feature.kept == feature.text
 
 
-def test_the_dev_split_unless_told():
+def test_the_dev_split_is_the_default():
     assert describe.describe(tasks.get("generated_sentiment"), LENGTHS).split == "validation"
 
 
@@ -45,7 +45,7 @@ def test_as_text():
     ]
     assert lines[6].startswith("      ids: 119 107 104 35 ")
     assert lines[7:] == [
-        "  targets (6 tokens, 2 cut) awful",
+        "  targets (6 tokens, 2 truncated) awful",
         "      kept: awf",
         "      ids: 100 122 105 120 111 1",
     ]

@@ -64,7 +64,7 @@ def test_a_label_that_cannot_be_written_is_refused_with_the_way_out(label):
     with pytest.raises(ValueError) as error:
         labels.check((label, "no"), vocabularies.get("t5", LIKE_T5), "mine")
     message = str(error.value)
-    assert f"The vocabulary of the task 'mine' cannot write {label!r} (it comes back as " in message
+    assert f"The vocabulary of the task 'mine' cannot write {label!r} (decoded as " in message
     assert "TableTask.label_words = {" in message
     assert "'no'" not in message
 
@@ -177,7 +177,7 @@ def test_label_words_that_are_one_are_refused(table):
 
 @pytest.fixture
 def own_task():
-    """Registers a task of one's own: targets, postprocessor; with the vocabulary like T5's."""
+    """Registers a task of your own: targets, postprocessor; with the vocabulary like T5's."""
     made = []
 
     def make(targets, postprocess_fn=None, vocabulary_file=LIKE_T5, numbers=None):
@@ -221,7 +221,7 @@ def test_own_tasks_with_labels_get_the_same_check(own_task):
 def test_own_tasks_whose_labels_are_hidden_are_checked_by_their_targets(own_task):
     task = own_task(["<=50K", "high"] * 4, classes("<=50K", "high"))
     (examples,) = evaluation.eval_set(task, "validation", LENGTHS)
-    with pytest.raises(ValueError, match=r"task 'own_0' cannot write '<=50K' \(it comes back as"):
+    with pytest.raises(ValueError, match=r"task 'own_0' cannot write '<=50K' \(decoded as"):
         evaluation.check_targets(examples)
 
 
@@ -230,7 +230,7 @@ def test_free_text_that_cannot_be_written_is_mentioned(own_task):
     (examples,) = evaluation.eval_set(task, "validation", LENGTHS)
     note = evaluation.check_targets(examples)
     assert note.startswith("1 of 4 different targets of own_0 cannot be written exactly")
-    assert "'happy {a}' (it comes back as 'happy  ⁇ a ⁇ ')" in note
+    assert "'happy {a}' (decoded as 'happy  ⁇ a ⁇ ')" in note
     (examples,) = evaluation.eval_set(own_task(["sad", "glad"]), "validation", LENGTHS)
     assert evaluation.check_targets(examples) is None
 
@@ -242,7 +242,7 @@ TRAIN = [("nice", "1"), ("bad", "0")]
 @pytest.mark.parametrize("missing", ["", " ", "?", "-1"])
 @pytest.mark.parametrize("first", [False, True])
 def test_rows_without_a_label_never_count(table, missing, first):
-    """The model writes what is no label everywhere: accuracy 0, not 80."""
+    """The model writes what is not a label everywhere: accuracy 0, not 80."""
     rows = [(text, label or missing) for text, label in PARTLY]
     task = table(TRAIN, test=rows[::-1] if first else rows, vocabulary="byt5")
     (examples,) = evaluation.eval_set(task, "test", LENGTHS)
@@ -269,7 +269,7 @@ def test_minus_one_is_a_label_if_the_training_file_has_it(table):
 
 
 def test_the_missing_labels_of_tfds_never_count(own_task):
-    """TFDS writes -1, and the target says whatever the preprocessor makes of it."""
+    """TFDS writes -1, and the target is what the preprocessor makes of it."""
     task = own_task(["yes", "no", "no"], classes("no", "yes"), None, numbers=[1, 0, -1])
     (examples,) = evaluation.eval_set(task, "validation", LENGTHS)
     assert examples.labelled.tolist() == [True, True, False]

@@ -30,7 +30,7 @@ def made(dataset):
     ]
 
 
-def test_a_sentinel_stands_for_each_run_counted_down_from_the_last_id():
+def test_a_sentinel_replaces_each_run_counted_down_from_the_last_id():
     tokens = tf.constant([[10, 11, 12, 13, 14], [20, 21, 0, 0, 0]])
     noise = tf.constant([[0, 1, 1, 0, 1], [0, 1, 0, 0, 0]]) == 1
     text = tf.constant([[1, 0, 0, 1, 0], [1, 0, 0, 0, 0]]) == 1

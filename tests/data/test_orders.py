@@ -51,7 +51,7 @@ def test_uniform_numbers():
     ]  # fmt: skip
 
 
-def test_a_stretch_of_the_stream_can_be_drawn_by_itself():
+def test_a_stretch_of_the_stream_can_be_drawn_alone():
     whole = orders.uniform([0, 1], 0, 1004)
     np.testing.assert_array_equal(orders.uniform([0, 1], 1000, 4), whole[1000:])
     np.testing.assert_allclose(whole[1000:], [0.21500, 0.06713, 0.32597, 0.32918], atol=5e-6)

@@ -56,7 +56,7 @@ def test_unpacked_folder(tmp_path):
     assert row.built and row.rows["train"] == 4
 
 
-def test_what_is_missing_is_said(tmp_path):
+def test_what_is_missing_is_reported(tmp_path):
     write_cb(tmp_path / "source")
     rows = {row.dataset: row for row in prepare.prepare(tmp_path / "source", tmp_path / "data")}
     assert rows["super_glue/cb:1.0.2"].built

@@ -1,4 +1,4 @@
-"""Tests of prompt_tuning/data/table_files.py, on files as people really have them."""
+"""Tests of prompt_tuning/data/table_files.py, on files as users have them."""
 
 import csv
 import json
@@ -47,7 +47,7 @@ def test_csv():
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl"])
 def test_a_cell_of_any_length(write, ending):
-    """150,000 characters, which is more than Python's csv reads by itself."""
+    """150,000 characters, which is more than Python's csv reads by default."""
     long = "word " * 30_000
     if ending == "jsonl":
         content = json.dumps({"text": long, "label": "1"}) + "\n"
@@ -73,7 +73,7 @@ READ = {
 
 @pytest.mark.parametrize("name", READ)
 def test_what_a_spreadsheet_reads(name):
-    """Lines are those that a row begins on; spaces around a column's name are no part of it."""
+    """Lines are those that a row begins on; spaces around a column's name are not part of it."""
     table = stranger(name)
     assert rows(table) == READ[name]
     assert [column.strip() for column in table.columns] == list(table.columns)
@@ -128,7 +128,7 @@ def test_blank_rows_are_left_out_and_counted(write):
 
 
 def test_columns_without_a_name():
-    """Empty ones are no columns; others have the names that pandas gives them."""
+    """Empty ones are not columns; others have the names that pandas gives them."""
     table = stranger("02-spam-csv/spam.utf-8.csv")
     assert table.columns == ("v1", "v2", "Unnamed: 2", "Unnamed: 3")
     assert table.rows[0].cells["v2"] == "see you at the café at 0"
@@ -175,7 +175,7 @@ def test_a_byte_order_mark_is_no_text():
 
 
 def test_lines_keep_their_spaces_and_lose_their_ends(write):
-    """U+2028 and the like end no line."""
+    """Unicode line separators such as U+2028 do not end a line."""
     assert table_files.read_lines(write("a.txt", " a b \r\n\n\u2028c\x0bd\r\n")) == [
         " a b ",
         "",
@@ -191,8 +191,8 @@ REFUSED = {
     "07-lone-surrogate/train.jsonl": r"Line 6 of .*train.jsonl' has half a character, \\ud83d",
     "07-lone-surrogate/new.jsonl": r"Line 2 of .*new.jsonl' has half a character, \\ud83d",
     "26-tsv-quotes/backslash.csv": (
-        "begins on line 2 of .*backslash.csv' is malformed: after the quote that closes a cell "
-        "comes neither ',' nor .* a quote is written twice: \"\""
+        "begins on line 2 of .*backslash.csv' is malformed: the quote that closes a cell "
+        "is followed by neither ',' nor .* a quote is written twice: \"\""
     ),
     "26-tsv-quotes/nul.csv": "Line 2 of .*nul.csv' holds a NUL character; remove it",
     "26-tsv-quotes/ragged.csv": (
@@ -209,8 +209,8 @@ def test_what_cannot_be_read_is_refused_with_its_line(name):
         stranger(name)
 
 
-def test_text_files_are_refused_alike(write):
-    with pytest.raises(ValueError, match="utf16.txt' is UTF-16 text, .* iconv -f UTF-16 -t UTF-8"):
+def test_text_files_are_refused_in_the_same_way(write):
+    with pytest.raises(ValueError, match="utf16.txt' is UTF-16 text; .* iconv -f UTF-16 -t UTF-8"):
         table_files.read_lines(STRANGERS / "08-infer-bom" / "utf16.txt")
     with pytest.raises(ValueError, match="Line 3 of .* 0xE9, which is 'é' in LATIN1"):
         table_files.read_lines(write("a.txt", b"a\r\nb\r\ncaf\xe9"))
@@ -224,21 +224,21 @@ OTHERS = {
     "windows.csv": (b"text\n\x93hi\x94 \xe9\n", "0x93, which is '“' in WINDOWS-1252"),
     "cyrillic.csv": ("текст,1\n".encode("cp1251"), "Line 1 of .* 0xF2. .* such as GB18030"),
     "workbook.csv": (b"PK\x03\x04\x14\x00\x06\x00", "is a zip archive .an Excel workbook is one"),
-    "packed.jsonl": (b"\x1f\x8b\x08\x00", "is compressed with gzip, and text is expected"),
+    "packed.jsonl": (b"\x1f\x8b\x08\x00", "is compressed with gzip; expected text"),
     "cut.csv": (
         b"text\n\xc3\xa9caf\xc3",
         "ends inside a character, in line 2: the file was cut off",
     ),
     "short.csv": (b"a,b\n1\n", "Line 2 of .* 1 cells for the 2 columns a, b. An empty cell needs"),
     "twice.csv": (b"a,b,a\n1,2,3\n", "has a column name twice: a, b, a"),
-    "lines.csv": (b'a\n"1\n2\n3\n"x\n', "begins on line 2 of .* after the quote that closes"),
+    "lines.csv": (b'a\n"1\n2\n3\n"x\n', "begins on line 2 of .* the quote that closes"),
     "empty.csv": (b"", "is empty; it needs at least one row"),
     "header.csv": (b"a,b\n\n", "is empty; it needs at least one row"),
     "twice.jsonl": (b'{"a": 1, "a": 2}', "Line 1 of .* has the column 'a' twice"),
     "nul.jsonl": (b'{"a": "x\\u0000"}', "Line 1 of .* holds a NUL character"),
     "broken.jsonl": (
         b'{"a": 1}\n\n{"a": ',
-        "Line 3 of .* is not JSON: Expecting value at character 7. One",
+        "Line 3 of .* is not JSON: Expecting value at character 7. Expected one",
     ),
     "array.json": (b'[{"a": 1},\n{"a": 2}]', "Line 1 of .* is not JSON.*jq -c '.\\[\\]'"),
     "list.jsonl": (b'["a"]', 'Line 1 of .* must be an object like {"text": .*; got \\["a"\\]'),
@@ -268,7 +268,7 @@ def test_a_value_that_is_no_text(write):
         table_files.text_of(table, table.rows[1], "text")
 
 
-def test_what_a_message_says_of_the_columns(write):
+def test_a_message_lists_the_columns(write):
     """The advice that a file without a header, or with other separators, needs."""
     listed = table_files.listed(stranger("26-tsv-quotes/noheader.csv"))
     assert listed.startswith("its columns are one nice thing, 1 (taken from its first line;")

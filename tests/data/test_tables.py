@@ -1,4 +1,4 @@
-"""Your own files as tasks, and what is said about a file that is wrong."""
+"""Your own files as tasks, and the errors for a malformed file."""
 
 import dataclasses
 import json
@@ -190,7 +190,7 @@ def test_columns_without_a_name_and_what_they_hold(capsys):
     assert "not read: 'Unnamed: 2', 'Unnamed: 3';" in capsys.readouterr().out
 
 
-def test_columns_that_the_training_file_lacks_are_said(table, capsys):
+def test_columns_that_the_training_file_lacks_are_reported(table, capsys):
     task = make(table(CSV, validation="text,more,stars\nA,x,1\n"))
     assert texts(task, "validation") == [("text: A", "1")]
     assert "validation.csv': not read: 'more'" in capsys.readouterr().out
@@ -224,7 +224,7 @@ def test_what_the_training_file_decided_is_kept(table, tmp_path):
     assert texts(task, "validation") == [("hypothesis: I. id: 4 premise: Q.", "False")]
 
 
-def test_what_the_table_says_itself_is_not_recalled(table, tmp_path):
+def test_the_tables_own_settings_are_not_recalled(table, tmp_path):
     task = make(table(CSV))
     tables.keep(task, str(tmp_path))
     words = {"0": "bad", "1": "good"}
@@ -241,7 +241,7 @@ def test_what_the_table_says_itself_is_not_recalled(table, tmp_path):
 
 def test_what_is_kept_may_be_damaged(table, tmp_path):
     (tmp_path / "task.json").write_text("{")
-    with pytest.raises(ValueError, match=r"task.json', which says .* is damaged: .* Remove it"):
+    with pytest.raises(ValueError, match=r"task.json', which records .* is damaged: .* Remove it"):
         tables.recall(table(CSV), str(tmp_path))
 
 
@@ -285,7 +285,7 @@ def test_the_first_example_is_shown_as_the_model_has_it(table):
         (CSV, {"train_file": "/no/such.xlsx"}, r"A table is a .jsonl, .csv or .tsv file; got"),
     ],
 )
-def test_what_is_wrong_is_said(table, train, settings, message):
+def test_errors_name_what_is_wrong(table, train, settings, message):
     with pytest.raises(ValueError, match=message):
         make_and_load(table(train, validation=CSV, **settings))
 
@@ -302,7 +302,7 @@ def test_what_is_wrong_is_said(table, train, settings, message):
         ('{"text": "A", "stars": null}\n', r"Line 1 of .*: 'stars' is empty"),
     ],
 )
-def test_what_is_wrong_in_jsonl_is_said(table, train, message):
+def test_errors_name_what_is_wrong_in_jsonl(table, train, message):
     with pytest.raises(ValueError, match=message):
         make_and_load(table(train, ending=".jsonl"))
 

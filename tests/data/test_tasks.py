@@ -1,4 +1,4 @@
-"""Finding tasks: names, facts, and what is said when something is not there."""
+"""Finding tasks: names, facts, and the errors when something is missing."""
 
 import pathlib
 import sys
@@ -45,7 +45,7 @@ def test_taskless_mnli_mixes_taskless_tasks():
     ]
 
 
-def test_registering_twice_does_no_harm():
+def test_registering_is_idempotent():
     before = tasks.registered("super_glue_cb_v102")
     super_glue.register()
     assert tasks.registered("super_glue_cb_v102") is before

@@ -1,4 +1,4 @@
-"""What TensorFlow writes when it is imported: greetings are dropped, warnings are not."""
+"""What TensorFlow writes when it is imported: informational lines are dropped, warnings are not."""
 
 import os
 import subprocess
@@ -26,12 +26,12 @@ Skipping registering GPU devices...
 
 
 @pytest.mark.parametrize("expects_gpu", [False, True])
-def test_only_greetings_are_dropped(expects_gpu):
+def test_only_informational_lines_are_dropped(expects_gpu):
     kept = tensorflow_import.without_greetings(GREETINGS + WARNINGS, expects_gpu=expects_gpu)
     assert kept == WARNINGS
 
 
-def test_a_failing_gpu_driver_is_said_where_jax_wants_one():
+def test_a_failing_gpu_driver_is_reported_where_jax_needs_one():
     assert tensorflow_import.without_greetings(NO_GPU, expects_gpu=False) == ""
     kept = tensorflow_import.without_greetings(NO_GPU, expects_gpu=True)
     assert kept == NO_GPU.splitlines(keepends=True)[1]
@@ -45,7 +45,7 @@ NOISY = (
 
 @pytest.fixture
 def libraries(tmp_path):
-    """Code that imports stand-ins of the libraries; one of them is noisy."""
+    """Code that imports fakes of the libraries; one of them writes to stderr."""
     (tmp_path / "seqio.py").write_text(NOISY)
     for name in ("tensorflow_datasets", "tensorflow_text"):
         (tmp_path / f"{name}.py").write_text("")

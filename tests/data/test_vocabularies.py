@@ -1,4 +1,4 @@
-"""Vocabularies: official ids, chosen files, agreement with seqio, and what a wrong file says."""
+"""Vocabularies: official ids, chosen files, agreement with seqio, and errors."""
 
 import dataclasses
 
@@ -128,7 +128,7 @@ def test_a_vocabulary_without_eos_is_refused(tmp_path):
         vocabularies.get("t5", tmp_path / "model.model").encode("a")
 
 
-def test_an_id_0_that_is_not_padding_is_said(tmp_path, caplog):
+def test_an_id_0_that_is_not_padding_is_warned_of(tmp_path, caplog):
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(["abc cab"] * 9), model_prefix=str(tmp_path / "model"),
         model_type="char", vocab_size=7, hard_vocab_limit=False, minloglevel=2,

@@ -1,4 +1,4 @@
-"""A vocabulary whose EOS is not id 1: what the model writes ends there, whoever asks for it."""
+"""A vocabulary whose EOS is not id 1: what the model writes ends there, in every function."""
 
 import dataclasses
 import json
@@ -58,7 +58,7 @@ def task(vocabulary):
 
 @pytest.fixture(scope="module")
 def writes_cab(vocabulary):
-    """A decoding strategy that writes 'cab', EOS, and 'bad' behind it."""
+    """A decoding strategy that writes 'cab', EOS, and 'bad' after it."""
     cab, bad = vocabulary.encode("cab"), vocabulary.encode("bad")
 
     def strategy(decoder, *, max_decode_length, num_decodes, eos_id, rng):

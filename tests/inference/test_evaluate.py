@@ -249,7 +249,7 @@ def test_sampling_draws_from_the_seed(prompted):
 
     np.testing.assert_array_equal(drawn(0), drawn(0))
     assert (drawn(0) != drawn(1)).any()
-    assert (drawn(0)[:4] != drawn(0)[16:]).any(), "each batch draws anew"
+    assert (drawn(0)[:4] != drawn(0)[16:]).any(), "each batch has its own draws"
 
 
 def test_each_batch_is_drawn_with_a_key_of_its_own(prompted):
@@ -305,7 +305,9 @@ def test_rank_accuracy_leaves_out_rows_without_a_label(prompted, monkeypatch):
     assert evaluate.rank_accuracy(None, None, some, 16) == 25.0
 
 
-def test_rows_without_a_label_are_counted_and_said(prompted, tmp_path, says, capsys, monkeypatch):
+def test_rows_without_a_label_are_counted_and_reported(
+    prompted, tmp_path, says, capsys, monkeypatch
+):
     """Five of twenty rows have a label, and the model gets one of them right."""
     load = evaluate.load_eval_sets
 
@@ -329,7 +331,7 @@ def test_rank_accuracy_is_measured_where_it_is_asked_for(prompted, tmp_path, mon
     run = dataclasses.replace(prompted.run, eval_rank=True, eval_output_dir=str(tmp_path))
     evaluated = evaluate.evaluate_run(run)
     assert evaluated.rank == {"rank_accuracy": 62.5}
-    assert evaluated.score == evaluated.metrics["accuracy"]  # it never enters the dev score
+    assert evaluated.score == evaluated.metrics["accuracy"]  # it is not part of the dev score
     assert written(tmp_path)[0]["rank"] == {"rank_accuracy": 62.5}
     assert re.search(r"rank_accuracy +62.50", capsys.readouterr().out)
 

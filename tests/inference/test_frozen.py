@@ -101,7 +101,7 @@ def test_texts_become_ids_ended_and_padded(t5):
 
 
 def test_a_text_that_is_too_long_is_cut_or_refused(t5):
-    """Seven bytes and the end mark into five places: three tokens are lost."""
+    """Seven bytes and EOS in five places: three tokens are lost."""
     ids, cut = t5.encode_cut(["abcdefg", "abcd"], 5)
     assert cut == [3, 0]
     np.testing.assert_array_equal(ids, [[100, 101, 102, 103, 1]] * 2)
@@ -112,9 +112,9 @@ def test_a_text_that_is_too_long_is_cut_or_refused(t5):
 @pytest.mark.parametrize("texts", ["one text", []])
 def test_anything_but_a_list_of_texts_is_refused(t5, texts):
     for call in (t5.generate, lambda texts: t5.score(texts, ["yes"])):
-        with pytest.raises(ValueError, match="A list of one or more texts is expected"):
+        with pytest.raises(ValueError, match="Expected a list of one or more texts"):
             call(texts)
-    with pytest.raises(ValueError, match="A list of one or more labels is expected"):
+    with pytest.raises(ValueError, match="Expected a list of one or more labels"):
         t5.score(["a text"], texts)
 
 
@@ -145,7 +145,7 @@ def test_the_parameters_are_hashed_only_to_be_compared_and_once(hashed):
 
 
 def test_several_decodes_come_best_first_with_a_prompt_that_matters(t5):
-    """Two prompts of the same length; the prompt in front of the texts changes the scores."""
+    """Two prompts of the same length; the prompt before the texts changes the scores."""
     texts = ["so", "the film was fine ."]
     prompts = [np.full((4, 16), value, np.float32) for value in (0.5, -0.5)]
     options = {"strategy": decoding.Sample(), "num_decodes": 2, "max_decode_length": 4}
@@ -157,7 +157,7 @@ def test_several_decodes_come_best_first_with_a_prompt_that_matters(t5):
     assert first != t5.generate(texts, prompt=prompts[0], seed=1, **options)
 
 
-def test_scores_do_not_depend_on_the_company(t5):
+def test_scores_do_not_depend_on_the_other_texts(t5):
     """A text scores the same beside another one, and a label in another place."""
     scores = t5.score(["so", "the film was fine ."], ["yes", "no"])
     other = t5.score(["so", "x"], ["no", "yes"])

@@ -50,7 +50,7 @@ def of_table(run, tmp_path):
     return make
 
 
-def test_a_text_a_line(run, tmp_path, capsys):
+def test_one_text_per_line(run, tmp_path, capsys):
     """The order is kept; scores are those of the model."""
     source = write(tmp_path / "in.txt", TEXTS)
     inferred = infer.infer_run(run, source)
@@ -141,7 +141,7 @@ def test_a_table_whose_labels_are_missing(of_table):
 
 
 def test_texts_that_are_written_out_already(of_table, tmp_path):
-    """As `train` shows its first example; BOMs and Windows' line ends are no part of them."""
+    """As `train` shows its first example; BOMs and Windows' line ends are not part of them."""
     run = of_table(TABLE)
     for name in ("new.jsonl", "new.txt"):
         lines = lines_of(infer.infer_run(run, str(STRANGERS / "08-infer-bom" / name)).path)
@@ -192,7 +192,7 @@ def test_an_output_that_cannot_be_written_is_refused_first(run, tmp_path, monkey
     for output in (source, str(tmp_path / "link.jsonl")):
         with pytest.raises(ValueError, match="jsonl' is the input file; choose another --output"):
             infer.infer_run(run, source, output)
-    with pytest.raises(ValueError, match="is a folder; a file to write was expected"):
+    with pytest.raises(ValueError, match="is a folder; expected a file to write"):
         infer.infer_run(run, source, str(tmp_path))
     assert Path(source).read_text() == '{"input": "a"}\n'
 
@@ -262,7 +262,7 @@ def test_more_decodes_than_greedy_has_are_refused(run, tmp_path):
 
 
 def test_a_long_input_is_cut_counted_and_flagged(run, tmp_path, capsys):
-    """60 bytes and the end mark are 13 more than 48; what is left is predicted for."""
+    """60 bytes and EOS are 13 more than 48; what is left is predicted for."""
     texts = [*TEXTS]
     texts[2] = "x" * 60
     texts[17] = "x" * 47  # 48 tokens: fits
@@ -273,7 +273,7 @@ def test_a_long_input_is_cut_counted_and_flagged(run, tmp_path, capsys):
     assert lines[2]["input"] == "x" * 60
     assert lines[2]["label_scores"] == pytest.approx(lines[17]["label_scores"], abs=1e-4)
     printed = capsys.readouterr().out
-    assert "1 inputs were longer than 48 tokens and were cut; see 'tokens_cut'" in printed
+    assert "1 inputs were longer than 48 tokens and were truncated; see 'tokens_cut'" in printed
 
 
 def test_without_a_file_the_split_of_the_task_is_predicted(run):
@@ -282,22 +282,22 @@ def test_without_a_file_the_split_of_the_task_is_predicted(run):
     expected = [row["inputs_pretokenized"].decode() for row in examples.raw]
     assert [line["input"] for line in lines] == expected
     assert len(expected) == 20
-    # Evaluation and inference decode alike.
+    # Evaluation and inference decode in the same way.
     t5, model, params, _ = loading.load_trained(run, loading.prepare_task(run))
     ids = evaluate.predict(model, params, examples, strategy=run.decoding, batch_size=16)
     assert [line["prediction"] for line in lines] == [t5.decode(row) for row in ids]
 
 
 BAD_FILES = {
-    "empty.txt": ("", r"empty\.txt' is empty; a text a line was expected"),
+    "empty.txt": ("", r"empty\.txt' is empty; expected one text per line"),
     "blank.txt": ("\n  \n", r"blank\.txt' is empty"),
     "latin.txt": (b"caf\xe9", r"Line 1 of .*latin\.txt' is not UTF-8 text"),
     "broken.jsonl": ('{"input": "a"}\n\n{"input": ', r"Line 3 of .*broken\.jsonl' is not JSON"),
     "no_input.jsonl": (
         '{"input": "a"}\n{"premise": "b"}',
-        r"Line 2 of .*: a text named 'input' was expected; got {\"premise\": \"b\"}",
+        r"Line 2 of .*: expected a text named 'input'; got {\"premise\": \"b\"}",
     ),
-    "number.jsonl": ('{"input": 3}', "Line 1 of .*: a text named 'input' was expected"),
+    "number.jsonl": ('{"input": 3}', "Line 1 of .*: expected a text named 'input'"),
     "list.jsonl": ('["a"]', "Line 1 of .* must be an object"),
     "half.jsonl": ('{"input": "a"}\n{"input": "\\ud83d"}', r"Line 2 of .* half a character"),
     "other.csv": (

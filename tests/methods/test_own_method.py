@@ -72,7 +72,7 @@ def test_it_trains_all_that_it_adds(done):
     assert not list(Path(done.run.model_dir).rglob("*.npy")), "which would be a plain prompt's"
 
 
-def test_its_file_says_what_made_it(done):
+def test_its_file_records_its_method(done):
     metadata = files.read(done.trained.path).metadata
     assert (metadata.kind, metadata.position) == ("mlp_prompt", "")
     assert metadata.settings == {"length": 4, "hidden": 8}

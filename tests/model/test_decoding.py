@@ -87,7 +87,7 @@ def test_scores_equal_t5x(params, inputs, vectors):
 # Cache
 
 
-def test_cached_steps_equal_the_whole_target_at_once(params, inputs):
+def test_cached_steps_equal_the_whole_target(params, inputs):
     targets = jax.random.randint(jax.random.key(3), (8, LENGTH), 1, 128)  # two for each input
     fed = jnp.pad(targets, ((0, 0), (1, 0)))[:, :-1]
 
@@ -246,7 +246,7 @@ def test_bfloat16_activations_decode(inputs, params):
     assert np.isfinite(decoded.scores).all()
 
 
-def test_a_strategy_of_ones_own(params, inputs, greedy):
+def test_a_strategy_of_your_own(params, inputs, greedy):
     @dataclasses.dataclass(frozen=True)
     class RepeatFirst:
         """Repeats the likeliest first token."""

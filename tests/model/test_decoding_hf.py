@@ -55,7 +55,7 @@ def assert_parity(model, flat, vectors, suffix):
     expected = vectors[f"logits{suffix}"]
     assert np.abs(logits - expected).max() < 1e-5 * np.abs(expected).max()
     decoded = generate(model, params, inputs, max_decode_length=NEW_TOKENS)
-    # transformers writes the start token, 0, in front
+    # transformers writes the start token, 0, first
     np.testing.assert_array_equal(decoded.tokens[:, 0], vectors[f"greedy{suffix}"][:, 1:])
 
 
@@ -67,7 +67,7 @@ def test_without_a_prompt(flat_params, vectors, folder):
     assert_parity(Transformer(CONFIG), flat_params, vectors, "")
 
 
-# peft's default trains rows for the decoder, too; only the first P act.
+# peft's default trains rows for the decoder, too; only the first P have an effect.
 @pytest.mark.parametrize(("kind", "rows"), [("encoder_only", 6), ("default", 12)])
 def test_with_the_prompt_of_a_peft_adapter(kind, rows, flat_params, vectors, folder):
     adapter = folder / f"adapter_{kind}"

@@ -18,7 +18,7 @@ AFTER_B = [0.00, 0.90, 0.05, 0.05]
 
 
 class Bigrams:
-    """Stands in for a `CachedDecoder`; its cache is the last token, so that a wrong row shows."""
+    """A fake of `CachedDecoder`; its cache is the last token, so that a wrong row shows."""
 
     def __init__(self, *rows, batch_size=1, eos_id=1):
         self.batch_size = batch_size
@@ -76,7 +76,7 @@ def test_beam_search_finds_the_likelier_sequence(bigrams):
 
 
 def test_alpha_decides_between_short_and_long():
-    # eos at once has probability 0.2; 'a' and then eos 0.72 * 0.25 = 0.18.
+    # immediate eos has probability 0.2; 'a' and then eos 0.72 * 0.25 = 0.18.
     bigrams = Bigrams([0, 0.2, 0.72, 0.08], [0, 0.25, 0.375, 0.375], [0, 0.2, 0.4, 0.4])
     short = bigrams.decode(BeamSearch(num_beams=2, alpha=0.0), 2)
     assert short.tokens.tolist() == [[[1, 0]]]
@@ -123,7 +123,7 @@ def test_beam_search_stops_when_nothing_can_get_better():
 def test_the_bound_of_the_search_has_the_penalty_of_the_longest_sequence():
     """Counted by hand, for alpha 1 and 7 tokens: penalty(n) is (5 + n) / 6, and n is 8 at most.
 
-    EOS at once scores log 0.6 = -0.511. The live sequence a, aa, aaa, ... has 0.35 * 0.98 ** n,
+    Immediate EOS scores log 0.6 = -0.511. The live sequence a, aa, aaa, ... has 0.35 * 0.98 ** n,
     and divided by 13 / 6 at best -0.485, -0.494, -0.503 and -0.513: it is given up after 4 steps.
     A penalty of 7 tokens (2) would end the search after 1, one of 9 (7 / 3) after 7.
     """
@@ -147,8 +147,9 @@ def test_the_bound_of_the_search_is_the_best_live_against_the_worst_finished():
     assert len(bigrams.steps) == 3
 
 
-def test_beam_search_goes_on_while_a_live_sequence_can_win():
-    # The only place is taken at once, by eos with 0.1; 'a eos' with 0.81 comes a step later.
+def test_beam_search_continues_while_a_live_sequence_can_win():
+    # The only place is taken in the first step, by eos with 0.1; 'a eos' with 0.81 comes a step
+    # later.
     bigrams = Bigrams([0, 0.1, 0.9, 0], [0, 0.9, 0.1, 0], [0, 1, 0, 0])
     decoded = bigrams.decode(BeamSearch(num_beams=1), 5)
     assert decoded.tokens.tolist() == [[[2, 1, 0, 0, 0]]]
@@ -247,7 +248,7 @@ def test_cuts_wider_than_the_vocabulary_keep_everything():
     [
         (lambda: Sample(temperature=-1.0), "Sample.temperature must be 0 or more, got -1.0"),
         (lambda: Sample(top_k=0), "Sample.top_k must be 1 or more, got 0. None draws from all"),
-        (lambda: Sample(top_p=1.5), r"Sample.top_p must lie in \(0, 1\], got 1.5"),
+        (lambda: Sample(top_p=1.5), r"Sample.top_p must be in \(0, 1\], got 1.5"),
         (lambda: BeamSearch(num_beams=0), "BeamSearch.num_beams must be 1 or more, got 0"),
         (lambda: BeamSearch(alpha=-0.1), "BeamSearch.alpha must be 0 or more, got -0.1"),
     ],

@@ -143,7 +143,7 @@ def logits_of(model, own, frozen, inputs=INPUTS, fed=FED):
     return model.apply({"params": params}, inputs, fed, TARGETS)
 
 
-# What a place gets, and where its parameters lie
+# What a place gets, and where its parameters are
 
 
 @pytest.mark.parametrize(
@@ -178,12 +178,12 @@ def logits_of(model, own, frozen, inputs=INPUTS, fed=FED):
         ),
     ],
 )
-def test_parameters_lie_beside_the_models(place, paths):
+def test_parameters_are_stored_beside_the_models(place, paths):
     bare, hooked = (shapes_of(hooks, TWO_LAYERS) for hooks in (Hooks(), HOOKS[place]))
     assert sorted(hooked.keys() - bare.keys()) == sorted(paths)
 
 
-def test_a_matrix_is_told_its_path_and_its_hook_lies_below(frozen):
+def test_a_dense_hook_gets_the_path_of_its_matrix(frozen):
     told = []
     shapes_of(Hooks(dense=told.append))
     matrices = {path.removesuffix("/kernel") for path in frozen if path.endswith("/kernel")}
@@ -193,7 +193,7 @@ def test_a_matrix_is_told_its_path_and_its_hook_lies_below(frozen):
     assert own["decoder/layers_0/mlp/wo/lora/a"].shape == (F, 2)
 
 
-def test_factories_are_told_stack_layer_and_kind():
+def test_factories_get_stack_layer_and_kind():
     told = []
     hooks = Hooks(
         layer_input=lambda *place: told.append(place),
@@ -337,7 +337,7 @@ def attend(q, keys, values, bias):
     return weights / weights.sum(axis=1, keepdims=True) @ values
 
 
-def test_extra_keys_stand_in_front_without_a_bias(frozen):
+def test_extra_keys_come_first_without_a_bias(frozen):
     """The first encoder layer's attention for both rows, worked out head by head."""
     model, own = attach(frozen, HOOKS["self"], seed=3)
     _, state = model.apply(
@@ -444,7 +444,7 @@ def test_steps_with_a_cache_equal_the_whole_target(frozen, place):
 
 
 def test_beams_keep_the_extra_keys_of_their_input(frozen):
-    """E = 2 in front of 5 tokens, after beams changed places."""
+    """E = 2 before 5 tokens, after beams changed places."""
     model, own = attach(frozen, HOOKS["self"], seed=5)
     bound = model.bind({"params": trees.unflatten({**frozen, **own})})
     read = as_inputs(INPUTS)._replace(prompt_ids=np.array([2, 1]))

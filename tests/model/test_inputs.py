@@ -83,7 +83,7 @@ def test_packed_examples_equal_each_alone(params):
 
 
 def test_packed_examples_with_a_prompt_each_equal_each_alone():
-    """Two places in front of each example; the hook fills both with the same prompt."""
+    """Two places before each example; the hook fills both with the same prompt."""
     model = Transformer(CONFIG, soft_prompt_hooks(length=2))
     params = init(model)
     packed = Inputs(
@@ -151,8 +151,8 @@ def test_every_function_takes_ids_or_inputs(params):
     [
         ((PACKED, *ALONE[0][1:]), "got segment_ids for the inputs only. Set both or none"),
         ((ALONE[0][0], PACKED_TARGETS), "got segment_ids for the targets only. Set both or none"),
-        ((ALONE[0][0], PACKED_TARGETS, ALONE[0][2]), "an Inputs alone, got target tokens beside"),
-        (ALONE[0][:2], "expected target tokens beside its input tokens, got none"),
+        ((ALONE[0][0], PACKED_TARGETS, ALONE[0][2]), "an Inputs alone, got target tokens as well"),
+        (ALONE[0][:2], "expected target tokens with its input tokens, got none"),
     ],
 )
 def test_inputs_that_do_not_go_together(params, arguments, message):
@@ -165,5 +165,5 @@ def test_packed_rows_are_neither_decoded_nor_scored(params):
     with pytest.raises(ValueError, match=r"got packed inputs \(segment_ids\). Give each example a"):
         generate(MODEL, weights, PACKED, max_decode_length=2)
     for function in (score, rank):
-        with pytest.raises(ValueError, match="Scoring expected one example a row, got packed"):
+        with pytest.raises(ValueError, match="Scoring expected one example per row, got packed"):
             function(MODEL, weights, PACKED, ALONE[0][2])

@@ -129,7 +129,7 @@ def test_unknown_factor_names_the_known_ones():
 
 
 def test_label_smoothing_out_of_range():
-    with pytest.raises(ValueError, match=r"label_smoothing must lie in \[0, 1\), got 1.0"):
+    with pytest.raises(ValueError, match=r"label_smoothing must be in \[0, 1\), got 1.0"):
         cross_entropy_loss(logits_for(TARGETS), TARGETS, label_smoothing=1.0)
 
 

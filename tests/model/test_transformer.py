@@ -1,4 +1,4 @@
-"""Tests of prompt_tuning/model/transformer.py against T5X, and of what it must do by nature."""
+"""Tests of prompt_tuning/model/transformer.py against T5X, and of its general properties."""
 
 import dataclasses
 import json
@@ -58,7 +58,7 @@ def test_encoder_output_equals_t5xs(params, inputs, vector):
 
 
 def test_t5_1_0_ties_and_scales_its_logits(params, inputs):
-    """The table stands in for the logits matrix, and 1/sqrt(32) in front."""
+    """The table is the logits matrix, with a factor of 1/sqrt(32)."""
     tied = dataclasses.replace(TINY, mlp_activations=("relu",), logits_via_embedding=True)
     untied = dataclasses.replace(tied, logits_via_embedding=False)
     made = Transformer(tied).init(jax.random.key(0), *inputs)["params"]

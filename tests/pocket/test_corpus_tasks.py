@@ -9,7 +9,7 @@ from prompt_tuning.pocket import corpus_tasks
 CORPUS = corpus_tasks.PocketCorpus(documents=50, validation_documents=20)
 
 
-def test_an_answer_to_a_cut_target_may_go_on():
+def test_an_answer_to_a_cut_target_may_be_longer():
     cut = {"targets": np.array([7, 8]), "targets_pretokenized": b"no , emma"}
     ended = {"targets": np.array([7, 8, 1]), "targets_pretokenized": b"no ."}
     assert corpus_tasks.continuation("no , emma has", example=cut) == "no , emma"

@@ -1,6 +1,6 @@
 """PocketGLUE's rows: the official schema, true labels, balance, disjoint splits, frozen bytes.
 
-`python tests/pocket/test_glue.py` writes hashes.json anew after a wished-for change of the
+`python tests/pocket/test_glue.py` writes hashes.json again after an intended change of the
 generator; raise `pocket_glue.VERSION` then, once rows of this version have been released.
 """
 
@@ -239,7 +239,7 @@ def read_facts(text, banks):
 
 
 def verdict(passage, statement, banks):
-    """What the passage says of a statement, worked out from the texts."""
+    """The verdict of the passage on a statement, worked out from the texts."""
     known = read_facts(passage, banks)
     (said,) = read_facts(statement, banks)
     if said in known:
@@ -331,11 +331,11 @@ def test_copa_wic_and_wsc_labels_follow_from_the_banks(domain, difficulty):
 
 
 def last_sentence(text):
-    """At difficulty 3 something beside the point goes before."""
+    """At difficulty 3 a distractor comes first."""
     return text.removesuffix(" .").split(" . ")[-1]
 
 
-def test_a_word_stands_in_one_bank_of_one_domain():
+def test_a_word_is_in_one_bank_of_one_domain():
     banks = [bank for domain in words.DOMAINS.values() for bank in domain]
     banks += [tuple(known) for known in senses.SENSES.values()]
     counts = collections.Counter(word for bank in banks for word in bank)
@@ -364,7 +364,7 @@ FORMATS = (
 )  # fmt: skip
 
 
-def test_what_one_word_tells():
+def test_the_scores_of_one_word_cues():
     """The scores that experiments/pocket/README.md names: of a reader who looks for one word."""
     boolq = glue.rows("boolq", "validation")
     right = [

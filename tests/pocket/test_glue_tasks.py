@@ -32,7 +32,7 @@ def get(name):
 
 @pytest.fixture(scope="module", autouse=True)
 def data_dir(tmp_path_factory):
-    """An empty data folder, and the official datasets cut to a few rows."""
+    """An empty data folder, and the official datasets with only a few rows."""
     folder = tmp_path_factory.mktemp("data")
     with pytest.MonkeyPatch.context() as patch:
         for config in pocket_glue.PocketGlue.builder_configs.values():
@@ -136,8 +136,8 @@ def test_a_task_makes_its_data_once(fresh, capsys):
     assert [path.name for path in (fresh / "pocket_glue").iterdir()] == ["cb"]
 
 
-def test_two_runs_may_make_it_at_once(fresh, monkeypatch):
-    """While one is at work another one finishes; both go on, and nothing is left lying about."""
+def test_two_runs_may_make_it_in_parallel(fresh, monkeypatch):
+    """While one makes it another one finishes; both continue, and no temporary folder is left."""
     make_rows, calls = glue.rows, []
 
     def interrupted(*arguments, **options):
@@ -259,7 +259,7 @@ def test_facts_of_the_tasks():
 def test_describe_shows_examples():
     shown = str(describe.describe(get("taskless_pocket_glue_cb_v100"), LENGTHS, n=1))
     assert "labels: entailment, contradiction, neutral" in shown
-    assert "hypothesis: " in shown and " cut)" not in shown
+    assert "hypothesis: " in shown and " truncated)" not in shown
 
 
 def test_floors_by_hand():

@@ -1,4 +1,4 @@
-"""Pocket models by name: where they are looked for, what is written, and what is said."""
+"""Pocket models by name: where they are looked for, what is written, and the errors."""
 
 import json
 
@@ -37,7 +37,7 @@ def test_a_model_is_loaded_by_name_as_float16_rounded_it(folders):
     assert not list(path.parent.glob("*.tmp*"))
 
 
-def test_what_is_shipped_comes_first_and_variants_are_told_apart(folders):
+def test_what_is_shipped_comes_first_and_variants_are_distinguished(folders):
     for number, (place, variant) in enumerate(
         [("cache", "100"), ("assets", "100"), ("cache", "10"), ("cache", "span")]
     ):
@@ -54,7 +54,7 @@ def test_what_is_shipped_comes_first_and_variants_are_told_apart(folders):
     ("name", "message"),
     [
         ("pocket_xm", "no pocket model 'pocket_xm'; did you mean pocket_"),
-        ("pocket_s@20", "no checkpoint 'pocket_s@20': after the @ one of 0, 10, 50, 100, s"),
+        ("pocket_s@20", "no checkpoint 'pocket_s@20': expected one of 0, 10, 50, 100, s"),
         ("pocket_s@", "no checkpoint 'pocket_s@'"),
         ("pocket_xl", "Make it with `prompt-tuning pretrain pocket_xl`"),
         ("pocket_m@span", "cache/pocket_m does not hold span_only.*pretrain pocket_m --span_only`"),

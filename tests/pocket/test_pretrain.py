@@ -64,7 +64,7 @@ def test_the_model_and_its_card_are_left(made):
 
 
 @pytest.mark.slow
-def test_a_stage_goes_on_from_the_one_before(made):
+def test_a_stage_starts_from_the_one_before(made):
     folder, _ = made
     read = {
         name: trees.fingerprint(checkpoint.load_model(folder / "runs" / name, shapes))
@@ -92,7 +92,7 @@ def test_other_settings_need_another_folder(made):
 
 
 @pytest.mark.slow
-def test_a_killed_stage_is_not_taken_up_with_other_settings(tmp_path, monkeypatch):
+def test_a_killed_stage_is_not_resumed_with_other_settings(tmp_path, monkeypatch):
     def killed(run):
         raise KeyboardInterrupt
 

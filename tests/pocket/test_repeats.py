@@ -1,4 +1,4 @@
-"""Tests of the start that sees repeats: what it changes, and that equal tokens find each other."""
+"""Tests of pocket/repeats.py: what it changes, and that equal tokens find each other."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The pocket vocabulary: any English text can be written in it, and anybody can make it again."""
+"""The pocket vocabulary: any English text can be written in it, and it can be made again."""
 
 import pytest
 

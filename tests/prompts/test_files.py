@@ -1,4 +1,4 @@
-"""Prompt files: what is saved is loaded, and what is no prompt is refused."""
+"""Prompt files: what is saved is loaded, and what is not a prompt is refused."""
 
 import json
 import os
@@ -86,7 +86,7 @@ def test_bfloat16_is_saved_as_float32(tmp_path):
         (np.array([[np.inf, -np.inf]], np.float32), "has 2 that are not"),
     ],
 )
-def test_what_is_no_prompt_is_refused(tmp_path, array, message):
+def test_what_is_not_a_prompt_is_refused(tmp_path, array, message):
     np.save(tmp_path / "bad.npy", array)
     safetensors.numpy.save_file({"prompt": array}, tmp_path / "bad.safetensors")
     for name in ("bad.npy", "bad.safetensors"):
@@ -152,7 +152,7 @@ def test_metadata_that_cannot_be_understood(tmp_path, header, message):
         files.read_prompt(tmp_path / "a")
 
 
-def test_metadata_must_tell_the_shape(tmp_path):
+def test_metadata_must_have_the_shape(tmp_path):
     with pytest.raises(ValueError, match="a prompt of 5 vectors of width 4, but the prompt is 3"):
         files.save(tmp_path / "a", PROMPT, metadata(length=5))
 
@@ -172,7 +172,7 @@ def test_a_prompt_of_another_model_is_refused():
     assert str(error.value) == (
         "The prompt 'cb.safetensors' was made for t5_1_1_tiny with fingerprint 0123456789abcdef, "
         "but the model given is t5_1_1_other with fingerprint ffffffffffffffff. A prompt works "
-        "only with the very parameters it was trained in front of. Load that model, or pass "
+        "only with the parameters it was trained with. Load that model, or pass "
         "--allow_other_model to use the prompt all the same."
     )
     fits(prompt_file, fingerprint="f" * 16, allow_other_model=True)
@@ -210,7 +210,7 @@ def test_a_prompt_is_used_where_it_was_trained():
         ("PROMPT_LENGTH = 3\n", "prefix"),
     ],
 )
-def test_an_old_file_says_its_position_in_its_configuration(tmp_path, config, position):
+def test_an_old_file_has_its_position_in_its_configuration(tmp_path, config, position):
     """Files that were written before there were methods have no kind, position or settings."""
     header = files.header(metadata(config=config))
     for name in ("kind", "position", "settings"):

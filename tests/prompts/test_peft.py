@@ -59,7 +59,7 @@ def test_export_writes_what_peft_writes(tmp_path, parity):
 
 
 @pytest.mark.parametrize("metadata", [METADATA, None])
-def test_a_prompt_returns_as_it_left(metadata, tmp_path):
+def test_a_prompt_survives_the_round_trip(metadata, tmp_path):
     folder = peft.export(PromptFile("p", PROMPT, metadata), tmp_path / "a")
     found = peft.read(folder)
     np.testing.assert_array_equal(found.prompt, PROMPT)
@@ -75,9 +75,9 @@ def test_an_existing_folder_is_left_alone(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_prompt_behind_the_input_is_refused(tmp_path):
+def test_a_suffix_is_refused(tmp_path):
     metadata = PromptMetadata("t5", "f", 2, 4, position="suffix")
-    with pytest.raises(ValueError, match="'p' was trained as a suffix of the input; peft puts eve"):
+    with pytest.raises(ValueError, match="'p' was trained as a suffix of the input; peft prepends"):
         peft.export(PromptFile("p", PROMPT, metadata), tmp_path / "a")
 
 
@@ -96,10 +96,10 @@ def test_other_kinds_are_refused_by_name(kind, adapter):
         ({"task_type": "CAUSAL_LM"}, "made for CAUSAL_LM; .*SEQ_2_SEQ_LM"),
         ({"num_transformer_submodules": 3}, "num_transformer_submodules 3"),
         ({"modules_to_save": ["classifier"]}, r"besides its prompt \(\['classifier'\]\)"),
-        ({"num_virtual_tokens": 5}, r"tells 5 vectors of width 32 for 2 .* holds \[12, 32\]"),
-        ({"num_transformer_submodules": 1}, r"tells 6 .* for 1 submodules, .* holds \[12, 32\]"),
+        ({"num_virtual_tokens": 5}, r"gives 5 vectors of width 32 for 2 .* holds \[12, 32\]"),
+        ({"num_transformer_submodules": 1}, r"gives 6 .* for 1 submodules, .* holds \[12, 32\]"),
         ({"token_dim": 64}, r"of width 64 .* holds \[12, 32\]"),
-        ({"num_virtual_tokens": None}, "tells None vectors"),
+        ({"num_virtual_tokens": None}, "gives None vectors"),
     ],
 )
 def test_what_does_not_fit_is_refused(changes, message, adapter):
@@ -109,7 +109,7 @@ def test_what_does_not_fit_is_refused(changes, message, adapter):
 
 
 def test_damage_is_named(adapter, tmp_path):
-    with pytest.raises(ValueError, match="is no adapter of peft: there is no adapter_config.json"):
+    with pytest.raises(ValueError, match="is not a peft adapter: there is no adapter_config.json"):
         peft.read(tmp_path)
     tensors = adapter / "adapter_model.safetensors"
     safetensors.numpy.save_file({"lora_A": PROMPT}, tensors)

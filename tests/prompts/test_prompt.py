@@ -41,7 +41,7 @@ def joined(position, embedded=EMBEDDED):
     return JoinPrompt(length=2).apply(params, longer, inputs), inputs
 
 
-def test_prefix_comes_in_front():
+def test_prefix_comes_first():
     rows, inputs = joined("prefix")
     np.testing.assert_array_equal(rows, [[[1, 2], [3, 4], [5, 5], [6, 6]]])
     np.testing.assert_array_equal(inputs.valid, [[True, True, True, False]])
@@ -124,7 +124,7 @@ def test_what_cannot_be_reserved(inputs, message):
         reserve_prompt(INPUTS, length=2, position="infix")
 
 
-def test_the_parameter_lies_at_its_path_as_float32():
+def test_the_parameter_is_at_its_path_as_float32():
     model = Transformer(CONFIG, soft_prompt_hooks(length=3))
     flat = trees.flatten(model.init(jax.random.key(0), TOKENS, TOKENS, TOKENS)["params"])
     bare = trees.flatten(Transformer(CONFIG).init(jax.random.key(0), *[TOKENS] * 3)["params"])
@@ -134,7 +134,7 @@ def test_the_parameter_lies_at_its_path_as_float32():
 
 
 def test_embedded_tokens_as_prompt_are_the_tokens():
-    """A prompt made of the embeddings of [9, 4] is as good as those two tokens in front."""
+    """A prompt made of the embeddings of [9, 4] is equal to those two tokens before the input."""
     model = Transformer(CONFIG, soft_prompt_hooks(length=2))
     params = model.init(jax.random.key(0), TOKENS, TOKENS, TOKENS)["params"]
     table = params["token_embedder"]["embedding"]

@@ -1,4 +1,4 @@
-"""Tests of prompt_tuning/sweeps/grid.py: which runs a file describes, and what it may not say."""
+"""Tests of prompt_tuning/sweeps/grid.py: which runs a file describes, and what is refused."""
 
 import re
 
@@ -25,7 +25,7 @@ def test_every_combination_and_seed_once(sweep_file):
     assert sweep.results == str(sweep_file.parent / "results.jsonl")
 
 
-def test_a_cell_joins_what_its_values_say(sweep_file):
+def test_a_cell_joins_the_settings_of_its_values(sweep_file):
     cells = {cell.key: cell for cell in grid.read_sweep(str(sweep_file)).cells}
     cell = cells["awful-b-model-1"]
     assert (cell.values, cell.seed) == ({"task": "awful", "size": "b", "method": "model"}, 1)
@@ -38,7 +38,7 @@ def test_a_cell_joins_what_its_values_say(sweep_file):
     assert [c.key for c in cells.values() if not c.train] == [k for k in cells if "frozen" in k]
 
 
-def test_shards_part_the_cells_and_keep_seeds_together(sweep_file):
+def test_shards_split_the_cells_and_keep_seeds_together(sweep_file):
     sweep = grid.read_sweep(str(sweep_file))
     first, second = (keys(grid.select(sweep, shard)) for shard in ("0/2", "1/2"))
     assert sorted(first + second) == sorted(keys(sweep.cells))
@@ -63,7 +63,7 @@ def test_only_picks_values(sweep_file):
         (None, ["colour=a"], "--only names the axis 'colour'; there are task, size, method."),
     ],
 )
-def test_what_there_is_not_is_refused(sweep_file, shard, only, message):
+def test_unknown_names_are_refused(sweep_file, shard, only, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         grid.select(grid.read_sweep(str(sweep_file)), shard, only)
 
@@ -82,7 +82,7 @@ def test_what_there_is_not_is_refused(sweep_file, shard, only, message):
         (
             'x = "size"',
             'overall = "true"\nx = "size"',
-            "a text that is no value of task; got 'true'.",
+            "a text that is not a value of task; got 'true'.",
         ),
         ("seeds = [0, 1]", "seeds = 2", "seeds is a list of whole numbers; got 2."),
         (
@@ -98,7 +98,7 @@ def test_what_there_is_not_is_refused(sweep_file, shard, only, message):
         ("train = false", 'train = "false"', "train is true or false; got 'false'."),
     ],
 )
-def test_a_slip_in_the_file_is_one_sentence(sweep_file, old, new, message):
+def test_an_error_in_the_file_is_one_sentence(sweep_file, old, new, message):
     sweep_file.write_text(sweep_file.read_text().replace(old, new, 1))
     with pytest.raises(ValueError, match=re.escape(message)):
         grid.read_sweep(str(sweep_file))

@@ -1,4 +1,4 @@
-"""What was measured in experiments/pocket, its README and configs/pocket/*_tuning.gin say."""
+"""The README of experiments/pocket and configs/pocket/*_tuning.gin state the measured scores."""
 
 import dataclasses
 import re

@@ -1,4 +1,4 @@
-"""Tests of prompt_tuning/sweeps/resolved.py: what a result depends on, whatever says so."""
+"""Tests of prompt_tuning/sweeps/resolved.py: what a result depends on, wherever it is set."""
 
 import pytest
 
@@ -32,13 +32,13 @@ def test_cells_of_other_settings_have_other_digests(digests):
 
 
 @pytest.mark.parametrize("name", ["TRAIN_STEPS = 4", "EVAL_PERIOD = 2", "'random'"])
-def test_how_long_a_run_is_and_where_its_model_lies_count(digests, name):
+def test_how_long_a_run_is_and_where_its_model_is_count(digests, name):
     before, after = digests(), digests(name, name.replace("4", "5").replace("2", "1").replace(
         "random", "random:1"))  # fmt: skip
     assert not {*before.values()} & {*after.values()}
 
 
-def test_what_the_files_say_counts_and_not_their_names(digests, tmp_path):
+def test_the_content_of_the_files_counts_and_not_their_names(digests, tmp_path):
     before = digests()
     part = tmp_path / "mine.gin"
     part.write_text("include 'gin/methods/prompt_tuning.gin'\nPROMPT_LENGTH = 4\n")

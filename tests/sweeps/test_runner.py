@@ -23,7 +23,7 @@ def lines(sweep_file):
 
 @pytest.fixture
 def counted(monkeypatch):
-    """Stands in for the work of a run: keys are noted, and those in `fails` fail."""
+    """Replaces the work of a run: keys are noted, and those in `fails` fail."""
     made, fails = [], set()
 
     def run(run, train):
@@ -93,7 +93,7 @@ def test_what_is_done_is_not_run_again(sweep_file, counted):
     assert len(runner.read_results(grid.read_sweep(str(sweep_file)))) == 10
 
 
-def test_a_killed_run_goes_on(sweep_file, quick, monkeypatch):
+def test_a_killed_run_resumes(sweep_file, quick, monkeypatch):
     """Killed after the first save of the first run: it is resumed at that step."""
     from prompt_tuning.checkpoints.training_state import StateStore
 
@@ -112,7 +112,7 @@ def test_a_killed_run_goes_on(sweep_file, quick, monkeypatch):
     assert [point[0] for point in lines(sweep_file)[0]["curve"]] == [2, 4]
 
 
-def test_the_others_go_on_after_a_failure(sweep_file, counted, capsys):
+def test_the_others_continue_after_a_failure(sweep_file, counted, capsys):
     made, fails = counted
     fails.add("awful-a-prompt-1")
     message = "1 of 5 runs failed: awful-a-prompt-1. Their output is in"
@@ -149,7 +149,7 @@ def test_results_of_another_model_stop_it(sweep_file, counted, monkeypatch):
         runner.read_results(grid.read_sweep(str(sweep_file)))
 
 
-def test_a_model_that_was_exchanged_stops_it_before_more_is_run(sweep_file, counted, monkeypatch):
+def test_a_replaced_model_stops_it_before_more_is_run(sweep_file, counted, monkeypatch):
     made, _ = counted
     with monkeypatch.context() as patch:
         patch.setattr(resolved, "_read_fingerprint", lambda *_: "0123")

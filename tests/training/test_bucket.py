@@ -29,7 +29,7 @@ def _no_board(monkeypatch):
     monkeypatch.setattr(tensorboard, "SummaryWriter", lambda folder, auto_flush: NoBoard())
 
 
-def test_a_run_in_a_bucket_is_resumed_evaluated_and_asked(bucket, prompted, tmp_path, monkeypatch):
+def test_a_run_in_a_bucket_is_resumed_evaluated_and_infers(bucket, prompted, tmp_path, monkeypatch):
     """It ends with the prompt of a run that wrote to a local folder without an interruption."""
     monkeypatch.chdir(tmp_path)
     for steps in (2, 6):

@@ -65,7 +65,7 @@ def test_a_run_that_was_killed_ends_with_the_same_checkpoints(tmp_path, scores, 
         patch.setattr(t5x_native, "write", killed_after)
         tiny_runs.train(run)
     tiny_runs.leftover(tmp_path / "killed/checkpoint_4").mkdir()
-    (tmp_path / "killed/checkpoint_3/checkpoint").write_bytes(b"other")  # is written anew
+    (tmp_path / "killed/checkpoint_3/checkpoint").write_bytes(b"other")  # is written again
     scores += [2.0]
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(StateStore, "save", killed_before)

@@ -46,7 +46,7 @@ def test_everything_that_differs_is_named_as_it_was_and_is():
     ]
 
 
-def test_a_default_that_is_said_or_new_is_no_difference():
+def test_a_default_that_is_explicit_or_new_is_not_a_difference():
     said = {**THEN.settings, "adafactor.learning_rate": "0.3"}
     new = {"Run.z_loss": "0.0001", "Run.of_a_later_version": "None"}
     identity.check("runs/a", THEN, dataclasses.replace(THEN, settings=said, defaults=new), [])
@@ -117,7 +117,7 @@ def test_other_data_under_the_same_name_are_refused(monkeypatch):
         identity.check("runs/a", then, of_data(train), [train])
 
 
-def test_data_that_are_drawn_anew_each_time_are_not_compared(monkeypatch, capsys):
+def test_data_that_are_drawn_again_each_time_are_not_compared(monkeypatch, capsys):
     """A user's task with a random preprocessor can be resumed."""
     numbers = itertools.count()
     monkeypatch.setattr(batches, "load_examples", lambda *_, **__: examples([next(numbers)]))

@@ -60,7 +60,7 @@ def test_every_evaluation_saves_the_prompt_and_the_best_is_kept_by_name(
     assert "done: best dev score 75.00 at step 4, in" in printed
 
 
-def test_the_best_prompt_says_where_it_comes_from(prompted):
+def test_the_best_prompt_records_its_origin(prompted):
     metadata = files.read_prompt(Path(prompted.run.model_dir) / "prompts/best").metadata
     assert (metadata.model, metadata.length, metadata.width) == ("tiny_byt5", 4, 16)
     t5 = load_parameters(tiny_runs.MODEL, "random")

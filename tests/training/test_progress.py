@@ -37,7 +37,7 @@ def test_the_progress_line(clock, capsys):
     line.note_dev_score("  dev 75.00 (best 80.00 at 50)")
     line.show(200, 1.25)
     assert capsys.readouterr().out.splitlines() == [
-        "step 100/1,000  loss 2.5000",  # that step compiled: it says nothing of the speed
+        "step 100/1,000  loss 2.5000",  # that step compiled, so its time is not counted
         "step 200/1,000  loss 1.2500  160.0 examples/s  ETA 0:02:40  dev 75.00 (best 80.00 at 50)",
     ]
 

@@ -1,4 +1,4 @@
-"""Tests of stopping and going on: the end is the same, bit for bit, as without a stop."""
+"""Tests of stopping and resuming: the end is the same, bit for bit, as without a stop."""
 
 import json
 import logging
@@ -39,7 +39,7 @@ def assert_ends_as(model_dir, done):
     assert tiny_runs.read_metrics(model_dir) == tiny_runs.read_metrics(done.run.model_dir)
 
 
-def test_more_steps_go_on_from_where_the_run_ended(tmp_path, prompted, caplog, capsys):
+def test_more_steps_continue_from_where_the_run_ended(tmp_path, prompted, caplog, capsys):
     """TRAIN_STEPS and EVAL_PERIOD may change; an evaluation more changes nothing.
 
     The second process compiles the very program of the first, and nothing twice.
@@ -87,7 +87,7 @@ def break_at(monkeypatch, step):
 
 
 def test_stops_of_two_kinds_leave_no_trace(tmp_path, prompted, monkeypatch, capsys):
-    """SIGTERM comes while step 3 is made, which is no evaluation: that step is saved.
+    """SIGTERM arrives during step 3, which has no evaluation: that step is saved.
 
     Then the process ends when the prompt of step 4 is written and its state is not: step 4
     is made again.
@@ -139,7 +139,7 @@ def test_ctrl_c_saves_as_sigterm_does(tmp_path, prompted, monkeypatch, capsys, c
     assert_ends_as(tmp_path, prompted)
 
 
-def test_a_second_ctrl_c_stops_at_once(tmp_path, monkeypatch, ctrl_c):
+def test_a_second_ctrl_c_stops_immediately(tmp_path, monkeypatch, ctrl_c):
     def batch(self, step):
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
@@ -162,7 +162,7 @@ def test_a_run_in_a_folder_with_brackets_is_resumed(tmp_path, scores, capsys):
     assert load_parameters(run.model, str(folder / "best")).keys()
 
 
-def test_model_tuning_goes_on_bit_for_bit(tmp_path, tuned, scores, monkeypatch):
+def test_model_tuning_resumes_bit_for_bit(tmp_path, tuned, scores, monkeypatch):
     """Also when the best model of step 4 was written and the state of step 4 was not.
 
     Of the files beside the best model only our own leftovers are removed.
@@ -299,7 +299,7 @@ def test_states_without_an_identity_get_one(tmp_path, prompted, capsys):
         loop.train_run(tiny_runs.load_run(folder, "Run.z_loss=0.0"))
 
 
-def test_what_was_begun_and_never_saved_binds_nobody(tmp_path, monkeypatch):
+def test_a_run_that_saved_no_state_does_not_restrict_the_next(tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         break_at(patch, 2)
         loop.train_run(tiny_runs.load_run(tmp_path, "TRAIN_STEPS=2"))
@@ -393,7 +393,7 @@ def finish(process):
 
 @pytest.mark.slow
 def test_a_prompt_survives_kills(tmp_path, compiled_programs):
-    """Killed in a save, some steps later, and by SIGTERM; ends as if it never had been."""
+    """Killed in a save, some steps later, and by SIGTERM; ends as if it had not been."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     reference = start(whole, compiled_programs)
     process = start(killed, compiled_programs)

@@ -49,7 +49,7 @@ def test_a_gin_file_and_python_describe_the_same_run(run):
     in_python = dataclasses.replace(
         run,
         prompt_initializer=labels,
-        optimizer=functools.partial(adafactor, learning_rate=0.3),  # the default, said
+        optimizer=functools.partial(adafactor, learning_rate=0.3),  # the default, set explicitly
     )
     assert settings(by_gin) == settings(in_python)
 
@@ -126,7 +126,7 @@ def start(rng, frozen, *, scale=1.0):
 
 
 def test_a_method_is_its_settings_or_its_functions(run):
-    """A method of one's own may tell no settings."""
+    """A method of your own may have no settings."""
     mine = dataclasses.replace(run, method=Method(kind="mine", settings={"size": 3}))
     other = Method(kind="mine", settings={"size": 4})
     assert changed(mine, method=other) == {"mine.size": ("3", "4")}
@@ -167,7 +167,7 @@ def my_optimizer(learning_rate=0.1):
     return adafactor(learning_rate)
 
 
-def test_functions_of_one_s_own_are_told_apart(run):
+def test_own_functions_are_distinguished(run):
     def local(rate):
         return lambda: adafactor(learning_rate=rate)
 
@@ -191,7 +191,7 @@ class MyStart:
         return jnp.full(shape, self.scale)
 
 
-def test_objects_are_told_apart_by_their_attributes(run):
+def test_objects_are_distinguished_by_their_attributes(run):
     run = dataclasses.replace(run, prompt_initializer=MyStart(1.0))
     assert changed(run, prompt_initializer=MyStart(1.0)) == {}
     assert changed(run, prompt_initializer=MyStart(2.0)) == {"MyStart.scale": ("1", "2")}

@@ -99,7 +99,7 @@ def test_an_embedding_file_replaces_the_models_table(t5, tmp_path):
         initial_prompt(run, t5)
 
 
-def test_parameters_are_parted_by_the_patterns(t5):
+def test_parameters_are_split_by_the_patterns(t5):
     parted = setup.split_parameters(make_run(), t5)
     assert parted.trainable.keys() == {PROMPT_PATH}
     assert parted.frozen.keys() == t5.params.keys()

@@ -1,4 +1,4 @@
-"""Tests of prompt_tuning/training/step.py: what moves, what does not, and what is measured."""
+"""Tests of prompt_tuning/training/step.py: what changes, what does not, and what is measured."""
 
 import logging
 import math
@@ -134,7 +134,7 @@ def test_the_metrics_of_a_uniform_model(t5, batch, prompt_step):
     assert float(metrics.accuracy) == 0.0
     assert float(metrics.target_tokens) == 57.0
     assert float(metrics.gradient_norm) == 0.0
-    # No gradient, and the weight decay of 1e-5 all the same.
+    # No gradient, but the weight decay of 1e-5.
     moved = np.array(state.trainable[PROMPT_PATH])
     np.testing.assert_allclose(moved, prompt * (1 - 1e-5), rtol=1e-6)
     assert float(metrics.trainable_norm) == pytest.approx(np.linalg.norm(moved), rel=1e-5)
@@ -153,7 +153,7 @@ def test_accuracy_counts_target_tokens_only(t5, batch, prompt_step):
 
 
 class Noise:
-    """Stands in for the model: its logits are drawn from the key that it is given."""
+    """Replaces the model: its logits are drawn from the key that it is given."""
 
     def apply(self, variables, inputs, decoder_inputs, targets, *, enable_dropout, rngs):
         assert enable_dropout
@@ -189,8 +189,8 @@ def test_without_a_key_nothing_is_dropped(t5, batch, prompt_step):
     assert losses[0] == losses[1] != losses[2]
 
 
-def test_a_prompt_behind_the_input_trains_too(t5, batch, prompt_step):
-    """Its loss is another one than that of a prompt in front of the input."""
+def test_a_suffix_trains_too(t5, batch, prompt_step):
+    """Its loss differs from that of a prefix."""
     state, frozen = begin(t5, [PROMPT_PATH], adafactor())
     _, in_front = prompt_step(state, frozen, batch)
     optimizer = optax.sgd(1.0)
@@ -217,7 +217,7 @@ def test_the_loss_options_reach_the_loss(t5, batch, monkeypatch):
     assert given == [options]
 
 
-def test_a_step_uses_its_state_up_and_compiles_once(t5, batch, prompt_step, caplog):
+def test_a_step_donates_its_state_and_compiles_once(t5, batch, prompt_step, caplog):
     first, frozen = begin(t5, [PROMPT_PATH], adafactor())
     second, _ = prompt_step(first, frozen, batch, jax.random.key(0))
     with jax.log_compiles(), caplog.at_level(logging.WARNING):

@@ -2,7 +2,7 @@
 
 The tiny model at learning rate 0.3 is chaotic: what differs in the last bit after one step
 differs a hundred thousand times as much after twelve. So there are two comparisons: each of the
-twelve steps made from where T5X stood, and all twelve made in one go.
+twelve steps from T5X's state, and all twelve in a free run.
 """
 
 import functools
@@ -95,7 +95,7 @@ def test_twelve_steps_are_chaotic(vectors):
     assert np.abs(plain - nudged).max() > 1e-3
 
 
-def test_the_two_starts_part_ways(vectors):
-    """Or the tests above could not tell one from the other."""
+def test_the_two_starts_diverge(vectors):
+    """Otherwise the tests above could not distinguish them."""
     early, late = (prompts(vectors, start_step)[-1] for start_step in (0, 1_100_000))
     assert np.abs(early - late).max() > 0.1
