@@ -1,14 +1,14 @@
-# `make quickstart` and `make test` do everything, from the virtual environment on.
+# `make quickstart` and `make test` do everything, including the virtual environment.
 # `make test PYTHON=python3.13` takes another Python, and .venv-3.13; VENV=... another environment.
 # `make notebooks` runs the notebooks and stores their outputs.
 
 # 3.11 first: the scores in the README and the notebooks' outputs were made with it. Each name is
-# tried, on PATH and among pyenv's versions: one of pyenv's shims may be there and not run.
+# tried, on PATH and among pyenv's versions, because a pyenv shim may exist and not run.
 NAMES := $(or $(PYTHON),python3.11 python3.13 python3.12 python3)
 ifndef PYTHON
 VENV ?= .venv
 endif
-# ensurepip: Debian splits it off, and no environment can be made without it.
+# ensurepip is a separate package on Debian, and venv needs it.
 IN_RANGE = import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 INTERPRETER := $(shell for name in $(NAMES); do \
 	for path in "$$name" "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.*/bin/"$$name"; do \

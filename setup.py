@@ -47,7 +47,7 @@ setup(
         "etils>=1.15",
         "flax>=0.12.8,<0.13",
         "gin-config>=0.5.0,<0.6",
-        "importlib_resources>=6",  # tensorflow-datasets imports it without asking for it
+        "importlib_resources>=6",  # tensorflow-datasets imports it without declaring it
         "jax>=0.10.2,<0.13",
         "jaxtyping>=0.3.11,<0.4",
         "matplotlib>=3.11,<3.12",
@@ -69,9 +69,9 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]>=0.10.2,<0.13"],
         "cuda": ["jax[cuda13]>=0.10.2,<0.13"],
-        "gcs": ["google-cloud-storage>=2.10,<4"],  # MODEL_DIR=gs://..., Orbax asks for it
+        "gcs": ["google-cloud-storage>=2.10,<4"],  # for MODEL_DIR=gs://..., Orbax needs it
         "hf": ["huggingface_hub>=0.36,<3"],  # hf:// names; a folder on disk needs nothing
-        "parity": [  # tests/test_hugging_face_parity.py compares with them; nothing imports them
+        "parity": [  # tests/test_hugging_face_parity.py compares with them; not imported elsewhere
             "peft==0.21.2",
             "torch==2.13.0",
             "transformers==5.23.0",
