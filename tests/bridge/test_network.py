@@ -128,7 +128,7 @@ def test_scores_are_the_log_probabilities_of_the_targets(config, make_model, par
 def test_a_packed_batch_is_refused(config, params, batches):
     module = network.transformer(config=config, prompt_length=5)
     inputs = batches[0]["encoder_input_tokens"]
-    with pytest.raises(ValueError, match=r"several into a row. Set DatasetConfig.pack=False"):
+    with pytest.raises(ValueError, match="got a packed batch. Set DatasetConfig.pack=False"):
         module.apply(
             {"params": params}, inputs, jnp.ones_like(inputs), enable_dropout=False, method="encode"
         )
