@@ -356,12 +356,6 @@ def _described(state: dict[str, np.ndarray]) -> dict[str, _Saved]:
     return {name: _Saved(leaf.shape, leaf.dtype, crcs[name]) for name, leaf in state.items()}
 
 
-def _described(state: dict[str, np.ndarray]) -> dict[str, _Saved]:
-    is_small = sum(leaf.nbytes for leaf in state.values()) <= _READ_BACK_BYTES
-    crcs = {name: zlib.crc32(leaf.tobytes()) if is_small else None for name, leaf in state.items()}
-    return {name: _Saved(leaf.shape, leaf.dtype, crcs[name]) for name, leaf in state.items()}
-
-
 def _is_shared(leaf: Any) -> bool:
     """Whether the array is spread over several processes, so that no one of them can copy it."""
     return isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
