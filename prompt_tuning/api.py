@@ -7,11 +7,8 @@ from prompt_tuning import config
 from prompt_tuning.data import vocabularies
 from prompt_tuning.inference.frozen import FrozenT5, load_parameters
 from prompt_tuning.model.sizes import T5Config
-from prompt_tuning.pocket import register
 from prompt_tuning.prompts import files
 from prompt_tuning.run import Run
-
-register.register_models()
 
 
 def load_model(

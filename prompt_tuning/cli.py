@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
       0; 1 if `checkpoint diff` found a difference; 2 after an error that is reported in one
       sentence; 130 after Ctrl-C. Training that was interrupted exits with a code of its own, see
-      `training/loop.py`. A bug raises, with its traceback.
+      `training/termination.py`. A bug raises, with its traceback.
     """
     _let_every_character_through()
     arguments = sys.argv[1:] if arguments is None else list(arguments)

@@ -1,12 +1,12 @@
 """The bridge to T5X: its own models, trainer, checkpoints and evaluator, with our soft prompt.
 
-    network.py       T5X's T5, unmodified, with a prompt joined to the embedded input
-    start.py         the initial prompt: from an initialiser or a file
-    restoring.py     nothing but the prompt may be new when a frozen model is restored
-    optimizer.py     Adafactor on the prompt, nothing on the rest
-    saving.py        prompt files at every save
-    task_vocabulary.py  our seqio tasks and their vocabularies, for T5X
-    __main__.py      `python -m prompt_tuning.bridge t5x.train ...`
+    network.py           T5X's T5, unmodified, with a prompt joined to the embedded input
+    start.py             the initial prompt: from an initialiser or a file
+    restoring.py         nothing but the prompt may be new when a frozen model is restored
+    optimizer.py         Adafactor on the prompt, nothing on the rest
+    saving.py            prompt files at every save
+    task_vocabulary.py   our seqio tasks and their vocabularies, for T5X
+    __main__.py          `python -m prompt_tuning.bridge t5x.train ...`
 
 The gin parts are in gin/t5x. Everything else is T5X's. T5X is first imported here, after a line
 that it needs with this jax.

@@ -1,6 +1,5 @@
 """Our seqio tasks for T5X, which needs a vocabulary before it has read a task."""
 
-import os
 from typing import Any
 
 from prompt_tuning.data import tasks
@@ -39,5 +38,5 @@ def vocabulary(
         seqio.set_tfds_data_dir_override(checked.members[0].data_dir)
     chosen = tasks.registered(task).output_features[feature].vocabulary
     if vocabulary_file is not None:
-        chosen.use_file(os.path.expanduser(vocabulary_file))
+        chosen.use_file(vocabulary_file)
     return chosen

@@ -43,7 +43,6 @@ SIZES_AT_1 = {
 
 CB_LABELS = ("entailment", "contradiction", "neutral")
 RTE_LABELS = ("entailment", "not_entailment")
-ANSWERS_PER_QUESTION = 4
 QUESTIONS_PER_PASSAGE = 2
 
 Row = dict[str, Any]
