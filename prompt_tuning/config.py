@@ -22,7 +22,7 @@ from typing import Any
 import gin
 from prompt_tuning import config_checks, config_files, config_values
 from prompt_tuning.config_files import Reference, Statement, roots
-from prompt_tuning.config_values import Names, Settings, Thing
+from prompt_tuning.config_values import Bindings, Names, Thing
 from prompt_tuning.methods import of_run
 from prompt_tuning.methods.model_tuning import model_tuning
 from prompt_tuning.methods.prompt_tuning import prompt_tuning
@@ -120,18 +120,18 @@ def _load(configuration: config_files.Configuration) -> Run:
     config_checks.check_parameters(statements, names, HIDDEN)
 
     @functools.cache
-    def up_to(level: int) -> tuple[Settings, list[Thing], config_values.Reached]:
+    def up_to(level: int) -> tuple[Bindings, list[Thing], config_values.Reached]:
         so_far = [one for one in statements if one.level <= level]
-        settings = Settings(_without_overridden(so_far, names), names)
-        local = _local_tasks(settings)
-        return settings, local, config_values.reach(settings, [names.find("Run"), *local])
+        bindings = Bindings(_without_overridden(so_far, names), names)
+        local = _local_tasks(bindings)
+        return bindings, local, config_values.reach(bindings, [names.find("Run"), *local])
 
-    settings, local, reached = up_to(max(one.level for one in statements))
-    config_checks.check_used(statements, names, lambda level: up_to(level)[2], _reasons(settings))
+    bindings, local, reached = up_to(max(one.level for one in statements))
+    config_checks.check_used(statements, names, lambda level: up_to(level)[2], _reasons(bindings))
     config_checks.check_model(reached, names, model_names())
     config_checks.check_missing(reached)
-    _check_fields(settings)
-    maker = config_values.Maker(settings, unchecked=(Run,))
+    _check_fields(bindings)
+    maker = config_values.Maker(bindings, unchecked=(Run,))
     run = maker.call(
         names.find("Run"),
         local_tasks=tuple(maker.call(thing) for thing in local),
@@ -150,10 +150,10 @@ def _with_initializer(statements: Sequence[Statement], names: Names) -> list[Sta
     gin/methods/model_tuning.gin with Run.prompt_length=10.
     """
     default = Reference("", initializers.from_class_labels.__name__, is_call=False)
-    settings = Settings(statements, names)
-    run = settings.of(names.find("Run"), "")
+    bindings = Bindings(statements, names)
+    run = bindings.of(names.find("Run"), "")
     method, length = run.get("method"), run.get("prompt_length")
-    has_prompt = method is None if length is None else settings.literal(length.value) is not None
+    has_prompt = method is None if length is None else bindings.literal(length.value) is not None
     adds_prompt = has_prompt and not (
         method is not None and _refers_to(method.value, prompt_tuning, names)
     )
@@ -178,40 +178,40 @@ def _refers_to(value: Any, function: Callable[..., Any], names: Names) -> bool:
     return isinstance(value, Reference) and names.find(value.name).function is function
 
 
-def _local_tasks(settings: Settings) -> list[Thing]:
+def _local_tasks(bindings: Bindings) -> list[Thing]:
     """The tasks that a configuration itself describes, if its run uses them."""
     from prompt_tuning.pocket import corpus_tasks  # imports TensorFlow
 
-    table, corpus = settings.names.find("TableTask"), settings.names.find("PocketCorpus")
-    task = _task(settings)
-    name = settings.of(table, "").get("name")
-    is_table = name is not None and task is not None and settings.literal(name.value) == task
+    table, corpus = bindings.names.find("TableTask"), bindings.names.find("PocketCorpus")
+    task = _task(bindings)
+    name = bindings.of(table, "").get("name")
+    is_table = name is not None and task is not None and bindings.literal(name.value) == task
     return [table] * is_table + [corpus] * (task in corpus_tasks.TASKS)
 
 
-def _task(settings: Settings) -> str | None:
-    task = settings.of(settings.names.find("Run"), "").get("task")
-    return settings.literal(task.value) if task else None
+def _task(bindings: Bindings) -> str | None:
+    task = bindings.of(bindings.names.find("Run"), "").get("task")
+    return bindings.literal(task.value) if task else None
 
 
-def _reasons(settings: Settings) -> dict[str, str]:
+def _reasons(bindings: Bindings) -> dict[str, str]:
     """Why nothing uses TableTask or PocketCorpus, whose use depends on the task's name."""
     from prompt_tuning.pocket import corpus_tasks
 
-    name = settings.of(settings.names.find("TableTask"), "").get("name")
+    name = bindings.of(bindings.names.find("TableTask"), "").get("name")
     makes = {
-        "TableTask": f"the task {settings.literal(name.value)!r}"
+        "TableTask": f"the task {bindings.literal(name.value)!r}"
         if name
         else "no task: TableTask.name is not set",
         "PocketCorpus": f"the tasks {' and '.join(corpus_tasks.TASKS)}",
     }
-    advice = f"this run's task is {_task(settings)!r}. Remove the setting, or set the task."
+    advice = f"this run's task is {_task(bindings)!r}. Remove the setting, or set the task."
     return {thing: f"It describes {tasks}; {advice}" for thing, tasks in makes.items()}
 
 
-def _check_fields(settings: Settings) -> None:
+def _check_fields(bindings: Bindings) -> None:
     """A configuration without its run or its method lacks the fields that they set."""
-    bound = settings.of(settings.names.find("Run"), "")
+    bound = bindings.of(bindings.names.find("Run"), "")
     missing = [
         f"Run.{field.name}"
         for field in dataclasses.fields(Run)

@@ -96,16 +96,13 @@ def check_used(
     for one in last.values():
         used = any(one in stage.statements for level, stage in stages.items() if level >= one.level)
         if not (used or one.may_be_unused):
-            explain = _unused_parameter if one.owner else _unused_macro
-            raise ValueError(explain(one, names, final, statements, reasons))
+            if one.owner:
+                raise ValueError(_unused_parameter(one, names, final, reasons))
+            raise ValueError(_unused_macro(one, names, final, statements))
 
 
 def _unused_parameter(
-    one: Statement,
-    names: Names,
-    final: Reached,
-    statements: Sequence[Statement],
-    reasons: Mapping[str, str],
+    one: Statement, names: Names, final: Reached, reasons: Mapping[str, str]
 ) -> str:
     thing = names.find(one.owner)
     if thing.name in final.things:
@@ -124,11 +121,7 @@ def _unused_parameter(
 
 
 def _unused_macro(
-    one: Statement,
-    names: Names,
-    final: Reached,
-    statements: Sequence[Statement],
-    reasons: Mapping[str, str],
+    one: Statement, names: Names, final: Reached, statements: Sequence[Statement]
 ) -> str:
     users = [each for each in statements if Macro(one.name) in leaves(each.value)]
     places = {names.place(user) for user in users}

@@ -149,7 +149,7 @@ class _NotFoundError(ValueError):
     pass
 
 
-class Settings:
+class Bindings:
     """What is set in a configuration: macros by name, parameters by what they belong to."""
 
     def __init__(self, statements: Iterable[Statement], names: Names):
@@ -190,7 +190,7 @@ class Reached:
     missing: set[str] = dataclasses.field(default_factory=set)
 
 
-def reach(settings: Settings, roots: Sequence[Thing]) -> Reached:
+def reach(bindings: Bindings, roots: Sequence[Thing]) -> Reached:
     """Follows references and macros from the roots; nothing is called."""
     reached = Reached()
     seen: set[Any] = set()
@@ -200,7 +200,7 @@ def reach(settings: Settings, roots: Sequence[Thing]) -> Reached:
             return
         seen.add((thing.name, scope))
         reached.things.add(thing.name)
-        for statement in settings.of(thing, scope).values():
+        for statement in bindings.of(thing, scope).values():
             take(statement, scope)
 
     def take(statement: Statement, scope: str) -> None:
@@ -209,12 +209,12 @@ def reach(settings: Settings, roots: Sequence[Thing]) -> Reached:
             if leaf == REQUIRED:
                 reached.missing.add(statement.name)
             elif isinstance(leaf, Reference):
-                visit(settings.names.find(leaf.name), leaf.scope or scope)
-            elif leaf.name not in settings.macros:
+                visit(bindings.names.find(leaf.name), leaf.scope or scope)
+            elif leaf.name not in bindings.macros:
                 reached.missing.add(leaf.name)
             elif leaf not in seen:
                 seen.add(leaf)
-                take(settings.macros[leaf.name], "")
+                take(bindings.macros[leaf.name], "")
 
     for root in roots:
         visit(root, "")
@@ -224,8 +224,8 @@ def reach(settings: Settings, roots: Sequence[Thing]) -> Reached:
 class Maker:
     """Makes the values of one configuration; `unchecked` are the classes that check themselves."""
 
-    def __init__(self, settings: Settings, unchecked: Sequence[type] = ()):
-        self._settings = settings
+    def __init__(self, bindings: Bindings, unchecked: Sequence[type] = ()):
+        self._bindings = bindings
         self._unchecked = unchecked
         self._open: list[Any] = []  # what is being made, to detect a cycle
         self._singletons: dict[str, Any] = {}  # by scope; gin's own are shared by the process
@@ -264,7 +264,7 @@ class Maker:
     def settings(self, thing: Thing, scope: str) -> dict[str, Any]:
         """The values of a thing's parameters, of the types that they are declared with."""
         made = {}
-        for key, statement in self._settings.of(thing, scope).items():
+        for key, statement in self._bindings.of(thing, scope).items():
             made[key] = self._value(statement.value, scope)
             if thing.function not in self._unchecked:
                 check_type(thing.function, key, made[key], statement)
@@ -282,8 +282,8 @@ class Maker:
         self._open.append((value, scope))
         try:
             if isinstance(value, Macro):
-                return self._value(self._settings.macros[value.name].value, "")
-            thing = self._settings.names.find(value.name)
+                return self._value(self._bindings.macros[value.name].value, "")
+            thing = self._bindings.names.find(value.name)
             scope = value.scope or scope
             if value.is_call:
                 return self.call(thing, scope)

@@ -17,7 +17,7 @@ class _NoHyperParameters:
     learning_rate: float = 0.0  # the trainer sets one for every optimizer
 
 
-class Frozen(optimizers.OptimizerDef):
+class NoUpdate(optimizers.OptimizerDef):
     """Leaves its parameters as they are.
 
     MultiOptimizer can leave parameters to no optimizer at all and then keeps None in place of
@@ -53,6 +53,6 @@ def prompt_only(*, optimizer: optimizers.OptimizerDef) -> optimizers.MultiOptimi
     return optimizers.MultiOptimizer(
         (
             (traverse_util.ModelParamTraversal(is_prompt), optimizer),
-            (traverse_util.ModelParamTraversal(is_frozen), Frozen()),
+            (traverse_util.ModelParamTraversal(is_frozen), NoUpdate()),
         )
     )
