@@ -5,7 +5,7 @@ import pytest
 from prompt_tuning import config
 from prompt_tuning.data import prepare
 from prompt_tuning.inference import evaluate, loading
-from prompt_tuning.inference.frozen import parameter_shapes
+from prompt_tuning.model.parameters import parameter_shapes
 from prompt_tuning.prompts import files
 
 

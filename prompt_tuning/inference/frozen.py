@@ -20,7 +20,7 @@ from prompt_tuning.checkpoints import checkpoint
 from prompt_tuning.data import labels
 from prompt_tuning.methods import prompt_tuning
 from prompt_tuning.methods.method import Frozen
-from prompt_tuning.model import decoding
+from prompt_tuning.model import decoding, parameters
 from prompt_tuning.model.hooks import Hooks
 from prompt_tuning.model.sizes import DTYPES, T5Config
 from prompt_tuning.model.transformer import EMBEDDING_PATH, Transformer
@@ -58,19 +58,6 @@ def transformer(config: T5Config, hooks: Hooks = Hooks()) -> Transformer:
     return Transformer(config, hooks)
 
 
-def parameter_shapes(config: T5Config, hooks: Hooks = Hooks()) -> dict[str, tuple[int, ...]]:
-    """Lists the path and shape of every parameter, without making any.
-
-    >>> config = T5Config(name='doc', vocab_size=16, emb_dim=8, num_heads=2, head_dim=4,
-    ...                   num_encoder_layers=1, num_decoder_layers=1, mlp_dim=16)
-    >>> parameter_shapes(config)['token_embedder/embedding']
-    (16, 8)
-    """
-    tokens = np.ones((1, 1), np.int32)
-    made = jax.eval_shape(Transformer(config, hooks).init, jax.random.key(0), *[tokens] * 3)
-    return {path: leaf.shape for path, leaf in trees.flatten(made["params"]).items()}
-
-
 def load_parameters(config: T5Config, path: str, *, dtype: str = "float32") -> trees.FlatTree:
     """Loads every parameter of a T5, or draws them.
 
@@ -85,19 +72,15 @@ def load_parameters(config: T5Config, path: str, *, dtype: str = "float32") -> t
     """
     name, _, seed = path.partition(":")
     if name not in _RANDOM:
-        arrays = checkpoint.load_model(path, parameter_shapes(config), model=config, dtype=dtype)
+        arrays = checkpoint.load_model(
+            path, parameters.parameter_shapes(config), model=config, dtype=dtype
+        )
         return {name: jax.numpy.asarray(arrays.pop(name)) for name in list(arrays)}
     if seed and not seed.isdecimal():
         raise ValueError(f"Random weights are asked for as 'random' or 'random:7'; got {path!r}.")
-    params = trees.flatten(_draw(transformer(config), jax.random.key(int(seed or 0))))
+    params = parameters.draw(transformer(config), jax.random.key(int(seed or 0)))
     params = _RANDOM[name](params, config)
     return {name: leaf.astype(DTYPES[dtype]) for name, leaf in params.items()}
-
-
-@functools.partial(jax.jit, static_argnames="model")
-def _draw(model: Transformer, rng: jax.Array) -> dict[str, Any]:
-    tokens = np.ones((1, 1), np.int32)
-    return model.init(rng, *[tokens] * 3)["params"]
 
 
 @dataclasses.dataclass(frozen=True)

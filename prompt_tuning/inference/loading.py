@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 from prompt_tuning import paths, trees
 from prompt_tuning.data import tables, tasks
 from prompt_tuning.data.registry import TextMixture, TextTask
-from prompt_tuning.inference.frozen import FrozenT5, load_parameters, parameter_shapes
+from prompt_tuning.inference.frozen import FrozenT5, load_parameters
 from prompt_tuning.methods import prompt_tuning, tuned_file
 from prompt_tuning.methods.method import Method, added_shapes
+from prompt_tuning.model.parameters import parameter_shapes
 from prompt_tuning.model.transformer import Transformer
 from prompt_tuning.prompts import files
 from prompt_tuning.run import Run

@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from prompt_tuning import trees
 from prompt_tuning.model.hooks import Hooks
+from prompt_tuning.model.parameters import draw, parameter_shapes
 from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.model.transformer import Transformer
 from prompt_tuning.shapes import Array, Float
@@ -68,9 +68,13 @@ class Method:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
 
 
-def added_shapes(config: T5Config, hooks: Hooks) -> dict[str, tuple[int, ...]]:
+@functools.lru_cache(maxsize=32)
+def added_shapes(config: T5Config, hooks: Hooks) -> Mapping[str, tuple[int, ...]]:
     """The path and shape of every parameter that hooks add to a T5."""
-    return dict(_added_shapes(config, hooks)) if hooks != Hooks() else {}
+    if hooks == Hooks():
+        return {}
+    alone, hooked = parameter_shapes(config), parameter_shapes(config, hooks)
+    return {path: shape for path, shape in hooked.items() if path not in alone}
 
 
 def initial_values(method: Method, rng: jax.Array, frozen: Frozen) -> trees.FlatTree:
@@ -81,7 +85,7 @@ def initial_values(method: Method, rng: jax.Array, frozen: Frozen) -> trees.Flat
     """
     expected = added_shapes(frozen.config, method.hooks)
     if method.start is None:
-        values = _draw(Transformer(frozen.config, method.hooks), tuple(expected), rng)
+        values = draw(Transformer(frozen.config, method.hooks), rng, tuple(expected))
     else:
         values = method.start(rng, frozen)
     values = {path: jnp.asarray(value, jnp.float32) for path, value in values.items()}
@@ -150,21 +154,3 @@ def json_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
         except (TypeError, ValueError):
             continue
     return kept
-
-
-@functools.lru_cache(maxsize=32)
-def _added_shapes(config: T5Config, hooks: Hooks) -> dict[str, tuple[int, ...]]:
-    alone, hooked = (_shapes(Transformer(config, each)) for each in (Hooks(), hooks))
-    return {path: shape for path, shape in hooked.items() if path not in alone}
-
-
-def _shapes(model: Transformer) -> dict[str, tuple[int, ...]]:
-    made = jax.eval_shape(model.init, jax.random.key(0), *[np.ones((1, 1), np.int32)] * 3)
-    return {path: leaf.shape for path, leaf in trees.flatten(made["params"]).items()}
-
-
-@functools.partial(jax.jit, static_argnames=("model", "paths"))
-def _draw(model: Transformer, paths: tuple[str, ...], rng: jax.Array) -> trees.FlatTree:
-    """Compiled, so that the model's own parameters, which are left out, are never made."""
-    flat = trees.flatten(model.init(rng, *[np.ones((1, 1), np.int32)] * 3)["params"])
-    return {path: flat[path] for path in paths}

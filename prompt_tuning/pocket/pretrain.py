@@ -25,7 +25,8 @@ import numpy as np
 
 from prompt_tuning import folders, paths, trees
 from prompt_tuning.inference import evaluate, loading
-from prompt_tuning.inference.frozen import load_parameters, parameter_shapes, transformer
+from prompt_tuning.inference.frozen import load_parameters, transformer
+from prompt_tuning.model.parameters import parameter_shapes
 from prompt_tuning.pocket import models
 from prompt_tuning.pocket.repeats import RANDOM_REPEATS
 from prompt_tuning.prompts import files

@@ -27,8 +27,8 @@ import numpy as np
 from prompt_tuning import folders
 from prompt_tuning.data import batches, evaluation
 from prompt_tuning.inference import evaluate, loading
-from prompt_tuning.inference.frozen import parameter_shapes
 from prompt_tuning.methods.method import added_shapes, trainable_paths
+from prompt_tuning.model.parameters import parameter_shapes
 from prompt_tuning.prompts import files
 from prompt_tuning.run import Run
 from prompt_tuning.sweeps import grid, resolved

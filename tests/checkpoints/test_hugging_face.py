@@ -9,7 +9,8 @@ import safetensors.numpy
 
 from prompt_tuning.checkpoints import checkpoint, hugging_face
 from prompt_tuning.checkpoints.leaves import Leaf
-from prompt_tuning.inference.frozen import load_parameters, parameter_shapes
+from prompt_tuning.inference.frozen import load_parameters
+from prompt_tuning.model.parameters import parameter_shapes
 from prompt_tuning.model.sizes import T5Config
 
 SIZES = {

@@ -12,9 +12,10 @@ from prompt_tuning import trees
 from prompt_tuning.checkpoints import t5x_native
 from prompt_tuning.data import vocabularies
 from prompt_tuning.inference import frozen
-from prompt_tuning.inference.frozen import FrozenT5, load_parameters, parameter_shapes
+from prompt_tuning.inference.frozen import FrozenT5, load_parameters
 from prompt_tuning.methods.prompt_tuning import hooks
 from prompt_tuning.model import decoding
+from prompt_tuning.model.parameters import parameter_shapes
 from prompt_tuning.prompts import files
 
 pytestmark = pytest.mark.usefixtures("quick")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from prompt_tuning.config import read_model
-from prompt_tuning.inference.frozen import parameter_shapes
+from prompt_tuning.model.parameters import parameter_shapes
 from prompt_tuning.model.sizes import T5Config
 
 PARTS = sorted((Path(__file__).parents[2] / "gin" / "models").glob("*.gin"))

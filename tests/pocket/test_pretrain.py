@@ -10,7 +10,7 @@ import tiny_runs
 
 from prompt_tuning import config, trees
 from prompt_tuning.checkpoints import checkpoint
-from prompt_tuning.inference.frozen import parameter_shapes
+from prompt_tuning.model.parameters import parameter_shapes
 from prompt_tuning.pocket import models, pretrain
 
 BINDINGS = (

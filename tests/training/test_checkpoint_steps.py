@@ -8,7 +8,8 @@ import tiny_runs
 
 from prompt_tuning.checkpoints import checkpoint, t5x_native
 from prompt_tuning.checkpoints.training_state import StateStore
-from prompt_tuning.inference.frozen import load_parameters, parameter_shapes
+from prompt_tuning.inference.frozen import load_parameters
+from prompt_tuning.model.parameters import parameter_shapes
 from prompt_tuning.training import loop
 
 pytestmark = pytest.mark.usefixtures("quick")

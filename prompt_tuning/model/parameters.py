@@ -1,0 +1,36 @@
+"""The parameters of a T5 by path: their shapes, and random values for them."""
+
+import functools
+
+import jax
+import numpy as np
+
+from prompt_tuning import trees
+from prompt_tuning.model.hooks import Hooks
+from prompt_tuning.model.sizes import T5Config
+from prompt_tuning.model.transformer import Transformer
+
+
+def parameter_shapes(config: T5Config, hooks: Hooks = Hooks()) -> dict[str, tuple[int, ...]]:
+    """Lists the path and shape of every parameter, without making any.
+
+    >>> config = T5Config(name='doc', vocab_size=16, emb_dim=8, num_heads=2, head_dim=4,
+    ...                   num_encoder_layers=1, num_decoder_layers=1, mlp_dim=16)
+    >>> parameter_shapes(config)['token_embedder/embedding']
+    (16, 8)
+    """
+    made = jax.eval_shape(functools.partial(_init, Transformer(config, hooks)), jax.random.key(0))
+    return {path: leaf.shape for path, leaf in made.items()}
+
+
+@functools.partial(jax.jit, static_argnames=("model", "paths"))
+def draw(
+    model: Transformer, rng: jax.Array, paths: tuple[str, ...] | None = None
+) -> trees.FlatTree:
+    """Draws the parameters at the given paths; None is all. The others are never made."""
+    flat = _init(model, rng)
+    return flat if paths is None else {path: flat[path] for path in paths}
+
+
+def _init(model: Transformer, rng: jax.Array) -> trees.FlatTree:
+    return trees.flatten(model.init(rng, *[np.ones((1, 1), np.int32)] * 3)["params"])
