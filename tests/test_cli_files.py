@@ -13,6 +13,7 @@ from prompt_tuning.config import read_model
 from prompt_tuning.inference.frozen import load_parameters
 from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.prompts import files
+from prompt_tuning.prompts.metadata import PromptMetadata
 
 PARTS = [
     "gin/models/tiny_byt5.gin",
@@ -110,7 +111,7 @@ def test_options_of_another_format(capsys):
 
 def test_a_prompt_goes_to_peft_and_returns(tmp_path, capsys):
     prompt = np.arange(6, dtype=np.float32).reshape(2, 3)
-    files.save(tmp_path / "p", prompt, files.PromptMetadata("t5", "f", 2, 3, task="cb"))
+    files.save(tmp_path / "p", prompt, PromptMetadata("t5", "f", 2, 3, task="cb"))
     command = ["prompt", "export", f"{tmp_path}/p", f"{tmp_path}/adapter", "--format=peft"]
     assert main([*command, "--base_model=google/t5-base-lm-adapt"]) == 0
     assert capsys.readouterr().out == f"written to {tmp_path}/adapter\n"

@@ -9,6 +9,7 @@ import tiny_runs
 
 from prompt_tuning import cli, config, paths
 from prompt_tuning.prompts import files
+from prompt_tuning.prompts.metadata import PromptMetadata
 
 JUNK = bytes(range(256)) * 20
 LONG = "x" * 300
@@ -110,7 +111,7 @@ def test_a_file_that_may_not_be_read(folder, capsys, monkeypatch):
 
 
 def test_the_best_prompt_of_a_run_and_an_adapter_get_a_hint(folder, capsys):
-    metadata = files.PromptMetadata(model="m", model_fingerprint="", length=3, width=64)
+    metadata = PromptMetadata(model="m", model_fingerprint="", length=3, width=64)
     files.save("run/prompts/best", np.ones((3, 64), np.float32), metadata)
     assert cli.main(["prompt", "show", "run"]) == 2
     assert "The best prompt of that run is 'run/prompts/best'." in capsys.readouterr().err

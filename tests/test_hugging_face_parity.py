@@ -23,6 +23,7 @@ from prompt_tuning.inference.frozen import load_parameters  # noqa: E402
 from prompt_tuning.model.decoding import generate  # noqa: E402
 from prompt_tuning.model.transformer import Transformer  # noqa: E402
 from prompt_tuning.prompts import files, peft  # noqa: E402
+from prompt_tuning.prompts.metadata import PromptMetadata  # noqa: E402
 from prompt_tuning.prompts.prompt import PROMPT_PATH, soft_prompt_hooks  # noqa: E402
 
 SIZES = {
@@ -181,7 +182,7 @@ def test_our_adapter_in_peft(kind, tokens, tmp_path):
     flat = load_parameters(config, str(tmp_path / "model"))
     plain = our_logits(config, flat, tokens)
     prompt = np.random.default_rng(1).normal(size=(PROMPT_LENGTH, 24)).astype(np.float32)
-    files.save(tmp_path / "p", prompt, files.PromptMetadata("m", "f", PROMPT_LENGTH, 24))
+    files.save(tmp_path / "p", prompt, PromptMetadata("m", "f", PROMPT_LENGTH, 24))
     base = str(tmp_path / "model")
     folder = peft.export(files.read_prompt(tmp_path / "p"), tmp_path / "adapter", base_model=base)
 

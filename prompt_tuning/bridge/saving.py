@@ -20,6 +20,7 @@ from prompt_tuning import folders, paths, trees
 from prompt_tuning.methods import prompt_tuning
 from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.prompts import files
+from prompt_tuning.prompts.metadata import PromptMetadata
 
 SaveTransformation = Callable[[Mapping[str, Any], Any], tuple[Mapping[str, Any], Any]]
 
@@ -40,7 +41,7 @@ def prompt_files(*, model_dir: str, config: T5Config, task: str) -> SaveTransfor
             fingerprint.append(trees.fingerprint(_OnHost(params)))
         if jax.process_index() == 0:
             array = _OnHost({"prompt": prompt})["prompt"].astype(np.float32)
-            metadata = files.PromptMetadata(
+            metadata = PromptMetadata(
                 model=config.name,
                 model_fingerprint=fingerprint[0],
                 length=array.shape[0],
@@ -67,7 +68,7 @@ class _OnHost(dict):
         return multihost_utils.process_allgather(leaf, tiled=True)
 
 
-def _write(model_dir: str, prompt: np.ndarray, metadata: files.PromptMetadata) -> None:
+def _write(model_dir: str, prompt: np.ndarray, metadata: PromptMetadata) -> None:
     root, step = paths.expand(model_dir), metadata.step
     written = files.save(os.path.join(root, "prompts", f"step_{step:06d}"), prompt, metadata)
     official = os.path.join(root, "numpy_checkpoints", f"checkpoint_{step}")

@@ -15,12 +15,12 @@ import jax
 from prompt_tuning import trees
 from prompt_tuning.methods.method import Frozen, Method
 from prompt_tuning.methods.model_tuning import model_tuning
-from prompt_tuning.prompts import initializers
+from prompt_tuning.prompts import initializers, metadata
 from prompt_tuning.prompts.initializers import from_class_labels
 from prompt_tuning.prompts.prompt import PROMPT_PATH, soft_prompt_hooks
 from prompt_tuning.shapes import Array, Float
 
-KIND = "prompt_tuning"
+KIND = metadata.PLAIN
 
 
 def prompt_tuning(

@@ -29,7 +29,7 @@ from prompt_tuning.inference.frozen import load_parameters, transformer
 from prompt_tuning.model.parameters import parameter_shapes
 from prompt_tuning.pocket import models
 from prompt_tuning.pocket.repeats import RANDOM_REPEATS
-from prompt_tuning.prompts import files
+from prompt_tuning.prompts.metadata import library_versions
 from prompt_tuning.run import Run
 from prompt_tuning.training import progress
 from prompt_tuning.training.loop import train_run
@@ -151,7 +151,7 @@ def pretrain(
         "stages": [{key: one[key] for key in one if key != "corpus"} for one in records],
         "hardware": f"{os.cpu_count()} x {platform.machine()}, {jax.devices()[0].device_kind}",
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "versions": files.library_versions(),
+        "versions": library_versions(),
     }
     probes = _probes(size, stages, model_dir, load_run, bindings)
     _export(size, out, stages, model_dir, probes, card)

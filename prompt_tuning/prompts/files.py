@@ -24,16 +24,8 @@ import safetensors.numpy
 
 from prompt_tuning import folders, paths
 from prompt_tuning.prompts import metadata as metadata_lib
-from prompt_tuning.prompts.metadata import (
-    PLAIN,
-    PromptMetadata,
-    header,
-    library_versions,
-    read_header,
-)
+from prompt_tuning.prompts.metadata import PLAIN, PromptMetadata, header, read_header
 from prompt_tuning.shapes import Float
-
-__all__ = ["PromptMetadata", "header", "library_versions", "read_header"]
 
 SUFFIXES = (".safetensors", ".npy")
 

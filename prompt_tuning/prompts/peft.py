@@ -19,7 +19,8 @@ import safetensors.numpy
 
 from prompt_tuning import folders, paths
 from prompt_tuning.prompts import files
-from prompt_tuning.prompts.files import PromptFile, PromptMetadata
+from prompt_tuning.prompts.files import PromptFile
+from prompt_tuning.prompts.metadata import PromptMetadata, header, read_header
 
 CONFIG_FILE = "adapter_config.json"
 TENSOR_FILE = "adapter_model.safetensors"
@@ -59,9 +60,9 @@ def export(
             f"prepends every prompt, which would be another function."
         )
     prompt = np.ascontiguousarray(prompt_file.prompt, np.float32)
-    header = {"format": "pt", **(files.header(metadata) if metadata else {})}
+    described = {"format": "pt", **(header(metadata) if metadata else {})}
     config = json.dumps(_config(prompt.shape, base_model), indent=2) + "\n"
-    tensors = safetensors.numpy.save({_TENSOR: prompt}, metadata=header)
+    tensors = safetensors.numpy.save({_TENSOR: prompt}, metadata=described)
     folder = paths.local(folder, "An adapter")
     with folders.new_folder(folder) as temporary:
         folders.write_synced(os.path.join(temporary, CONFIG_FILE), config.encode())
@@ -83,7 +84,7 @@ def read(folder: str | os.PathLike) -> PromptFile:
     folder = paths.local(folder, "An adapter")
     config = _read_config(folder)
     _check_kind(folder, config)
-    array, header = _read_tensor(folder)
+    array, described = _read_tensor(folder)
     length, width = config.get("num_virtual_tokens"), config.get("token_dim")
     rows = [length * s for s in _submodules(config) if isinstance(length, int)]
     if array.ndim != 2 or array.shape[0] not in rows or width not in (None, array.shape[1]):
@@ -93,7 +94,7 @@ def read(folder: str | os.PathLike) -> PromptFile:
             f"{TENSOR_FILE} holds {list(array.shape)}."
         )
     prompt = files.checked(array[:length], f"{folder!r}").astype(np.float32)
-    metadata = files.read_header(folder, header)
+    metadata = read_header(folder, described)
     if metadata is None:
         base = config.get("base_model_name_or_path") or ""
         metadata = PromptMetadata(
@@ -186,7 +187,7 @@ def _read_tensor(folder: str) -> tuple[np.ndarray, dict[str, str] | None]:
         )
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            names, header = list(file.keys()), file.metadata()
+            names, described = list(file.keys()), file.metadata()
             if names != [_TENSOR]:
                 raise ValueError(
                     f"{path!r} should hold one tensor, {_TENSOR!r}; it holds "
@@ -195,6 +196,6 @@ def _read_tensor(folder: str) -> tuple[np.ndarray, dict[str, str] | None]:
             kind = file.get_slice(_TENSOR).get_dtype()
             if kind not in _TYPES:
                 raise ValueError(f"{path!r} holds {kind}; {', '.join(_TYPES)} are read.")
-            return file.get_tensor(_TENSOR), header
+            return file.get_tensor(_TENSOR), described
     except (safetensors.SafetensorError, OSError) as error:
         raise ValueError(f"{path!r} is damaged or incomplete ({error}). Copy it again.") from error

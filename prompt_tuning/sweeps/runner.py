@@ -29,7 +29,7 @@ from prompt_tuning.data import batches, evaluation
 from prompt_tuning.inference import evaluate, loading
 from prompt_tuning.methods.method import added_shapes, trainable_paths
 from prompt_tuning.model.parameters import parameter_shapes
-from prompt_tuning.prompts import files
+from prompt_tuning.prompts.metadata import library_versions
 from prompt_tuning.run import Run
 from prompt_tuning.sweeps import grid, resolved
 from prompt_tuning.training import plots, progress
@@ -262,7 +262,7 @@ def surroundings() -> dict[str, Any]:
     return {
         "commit": _commit(),
         "hardware": f"{jax.device_count()} {device.platform} {kind}, {os.cpu_count()} CPU cores",
-        "versions": files.library_versions(),
+        "versions": library_versions(),
     }
 
 

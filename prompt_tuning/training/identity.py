@@ -28,7 +28,7 @@ from typing import Any
 from prompt_tuning import folders, paths
 from prompt_tuning.checkpoints.training_state import StateStore
 from prompt_tuning.data import batches
-from prompt_tuning.prompts import files
+from prompt_tuning.prompts.metadata import library_versions
 from prompt_tuning.run import Run
 from prompt_tuning.training import settings
 
@@ -94,7 +94,7 @@ def of_run(
         *kept,
         model=fingerprint,
         data={_name(examples): _measure(examples) for examples in [*stream.examples, *dev_sets]},
-        versions=files.library_versions(),
+        versions=library_versions(),
     )
 
 

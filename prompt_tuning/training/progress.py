@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from prompt_tuning import folders, paths, trees
-from prompt_tuning.prompts import files
+from prompt_tuning.prompts.metadata import library_versions
 from prompt_tuning.run import Run
 
 LINE_WIDTH = 110
@@ -226,7 +226,7 @@ def write_settings(folder: str, config_text: str) -> None:
     paths.make_folder(folder)
     settings: dict[str, Any] = {
         "config.gin": config_text,
-        "versions.json": json.dumps(files.library_versions(), indent=2) + "\n",
+        "versions.json": json.dumps(library_versions(), indent=2) + "\n",
     }
     for name, text in settings.items():
         folders.replace_file(os.path.join(folder, name), text.encode())

@@ -15,6 +15,7 @@ from prompt_tuning.bridge import start, task_vocabulary
 from prompt_tuning.checkpoints import t5x_native
 from prompt_tuning.inference.frozen import FrozenT5, load_parameters
 from prompt_tuning.prompts import files, initializers
+from prompt_tuning.prompts.metadata import PromptMetadata
 from prompt_tuning.training import setup
 
 SHAPE = (4, tiny_runs.MODEL.emb_dim)
@@ -89,9 +90,7 @@ def test_the_checkpoint_of_another_width_is_refused(checkpoint, vocabulary):
 
 
 def save_prompt(path, fingerprint):
-    metadata = files.PromptMetadata(
-        model="tiny", model_fingerprint=fingerprint, length=4, width=SHAPE[1]
-    )
+    metadata = PromptMetadata(model="tiny", model_fingerprint=fingerprint, length=4, width=SHAPE[1])
     return files.save(path, np.full(SHAPE, 0.25, np.float32), metadata)[0]
 
 

@@ -17,6 +17,7 @@ from prompt_tuning.inference import evaluate, loading
 from prompt_tuning.inference.frozen import load_parameters
 from prompt_tuning.model import decoding
 from prompt_tuning.prompts import files
+from prompt_tuning.prompts.metadata import PromptMetadata
 from prompt_tuning.prompts.prompt import PROMPT_PATH
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -137,7 +138,7 @@ def test_results_go_below_the_model_dir_by_default(prompted, says):
 def save_prompt(path, *, width=16, **metadata):
     prompt = np.full((4, width), 0.5, np.float32)
     about = {"model": "t5_1_1_small", "model_fingerprint": "0123456789abcdef"} | metadata
-    files.save(path, prompt, files.PromptMetadata(length=4, width=width, **about))
+    files.save(path, prompt, PromptMetadata(length=4, width=width, **about))
     return f"{path}.safetensors"
 
 

@@ -17,6 +17,7 @@ from prompt_tuning.methods.prompt_tuning import hooks
 from prompt_tuning.model import decoding
 from prompt_tuning.model.parameters import parameter_shapes
 from prompt_tuning.prompts import files
+from prompt_tuning.prompts.metadata import PromptMetadata
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -38,7 +39,7 @@ def hashed(monkeypatch):
 
 
 def prompt_file(width=16, metadata=True, fingerprint="0123456789abcdef"):
-    about = files.PromptMetadata("t5_1_1_small", fingerprint, length=3, width=width)
+    about = PromptMetadata("t5_1_1_small", fingerprint, length=3, width=width)
     return files.PromptFile(
         "p.safetensors", np.ones((3, width), np.float32), about if metadata else None
     )

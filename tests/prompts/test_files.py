@@ -11,6 +11,7 @@ import safetensors
 import safetensors.numpy
 
 from prompt_tuning.prompts import files
+from prompt_tuning.prompts.metadata import PromptMetadata, header
 
 PROMPT = np.arange(12, dtype=np.float32).reshape(3, 4)
 
@@ -26,7 +27,7 @@ def metadata(**changes):
         "dev_metrics": {"accuracy": 87.5, "f1": np.float32(0.5)},
         "config": "PROMPT_LENGTH = 3\nDROPOUT_RATE = 0.1\n",
     }
-    return files.PromptMetadata(**{**fields, **changes})
+    return PromptMetadata(**{**fields, **changes})
 
 
 def test_what_is_saved_is_loaded(tmp_path):
@@ -212,10 +213,10 @@ def test_a_prompt_is_used_where_it_was_trained():
 )
 def test_an_old_file_has_its_position_in_its_configuration(tmp_path, config, position):
     """Files that were written before there were methods have no kind, position or settings."""
-    header = files.header(metadata(config=config))
+    old = header(metadata(config=config))
     for name in ("kind", "position", "settings"):
-        del header[name]
-    safetensors.numpy.save_file({"prompt": PROMPT}, tmp_path / "a.safetensors", metadata=header)
+        del old[name]
+    safetensors.numpy.save_file({"prompt": PROMPT}, tmp_path / "a.safetensors", metadata=old)
     found = files.read_prompt(tmp_path / "a").metadata
     assert (found.kind, found.position, found.step) == ("prompt_tuning", position, 500)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from prompt_tuning.prompts import files, initializers
+from prompt_tuning.prompts.metadata import PromptMetadata
 
 RNG = jax.random.key(0)
 TABLE = np.arange(12, dtype=np.float32).reshape(6, 2)  # row i is (2i, 2i + 1)
@@ -102,7 +103,7 @@ def test_embedded_string_must_fit():
 @pytest.mark.parametrize("name", ["prompt.npy", "prompt.safetensors", "prompt"])
 def test_file_gives_back_what_was_saved(tmp_path, name):
     saved = np.array([[1.5, -2.0]], np.float32)
-    metadata = files.PromptMetadata(model="m", model_fingerprint="f", length=1, width=2)
+    metadata = PromptMetadata(model="m", model_fingerprint="f", length=1, width=2)
     files.save(tmp_path / "prompt", saved, metadata)
     drawn = initializers.from_file(RNG, (1, 2), path=str(tmp_path / name))
     np.testing.assert_array_equal(drawn, saved)

@@ -8,7 +8,8 @@ import safetensors
 import safetensors.numpy
 
 from prompt_tuning.prompts import files, peft, show
-from prompt_tuning.prompts.files import PromptFile, PromptMetadata
+from prompt_tuning.prompts.files import PromptFile
+from prompt_tuning.prompts.metadata import PromptMetadata
 
 PROMPT = np.arange(8, dtype=np.float32).reshape(2, 4) / 4
 METADATA = PromptMetadata("t5_1_1_base", "0123456789abcdef", 2, 4, task="cb", step=300)

@@ -21,6 +21,7 @@ from prompt_tuning.prompts.initializers import (
     from_embedded_string,
     from_random_uniform,
 )
+from prompt_tuning.prompts.metadata import PromptMetadata
 from prompt_tuning.prompts.prompt import PROMPT_PATH
 from prompt_tuning.training import setup
 
@@ -171,7 +172,7 @@ def test_the_prompt_of_a_run_is_its_best_or_the_one_it_names(t5, tmp_path):
     run = tiny_runs.make_run(tmp_path)
     with pytest.raises(ValueError, match=f"There is no trained prompt in {tmp_path}. Train first"):
         loading.read_added(run, t5)
-    about = files.PromptMetadata("tiny_byt5", t5.fingerprint, length=4, width=16)
+    about = PromptMetadata("tiny_byt5", t5.fingerprint, length=4, width=16)
     files.save(tmp_path / "prompts/best", np.full((4, 16), 1.0, np.float32), about)
     files.save(tmp_path / "mine", np.full((4, 16), 2.0, np.float32), about)
     assert loading.read_added(run, t5).arrays[PROMPT_PATH][0, 0] == 1.0
