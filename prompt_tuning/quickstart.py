@@ -21,7 +21,7 @@ from prompt_tuning.inference.frozen import FrozenT5
 from prompt_tuning.model.transformer import EMBEDDING_PATH
 from prompt_tuning.prompts import files, show
 from prompt_tuning.run import Run
-from prompt_tuning.training import plots, progress
+from prompt_tuning.training import artifacts, plots, progress
 from prompt_tuning.training.loop import Trained, train_run
 
 CONFIG = "configs/pocket/quickstart.gin"
@@ -46,7 +46,7 @@ def quickstart(config: str = CONFIG, *, model_dir: str | None = None, **macros: 
     if model_dir is not None:
         macros["MODEL_DIR"] = model_dir
     run = api.load_run(config, **macros)
-    progress.check_model_dir(run)
+    artifacts.check_model_dir(run)
     frozen_run = dataclasses.replace(
         run, prompt_length=None, eval_output_dir=os.path.join(run.model_dir, "eval_frozen")
     )

@@ -1,25 +1,69 @@
 """What training writes into MODEL_DIR, besides its state and metrics.
 
+    config.gin                        the resolved configuration; loads as the same run
+    versions.json                     of Python and the libraries
     prompts/step_001000.safetensors   what the method added, after every evaluation; a plain prompt
     prompts/best.safetensors          has a .npy beside it
     best/checkpoint_2000/             the best model in T5X's format, if parameters of it train
     checkpoint_1000/                  the model at the steps of Run.checkpoint_steps
 
-Each is written atomically. All are written before the state of their step is saved, so a process
-that is killed in between writes them again.
+Each is written atomically. Prompts and models are written before the state of their step is saved,
+so a process that is killed in between writes them again.
 """
 
 import glob
+import json
 import os
 import shutil
 from collections.abc import Mapping
 from typing import Any
 
-from prompt_tuning import folders, trees
+from prompt_tuning import folders, paths, trees
 from prompt_tuning.checkpoints import t5x_native
 from prompt_tuning.methods import tuned_file
-from prompt_tuning.prompts.metadata import PromptMetadata
+from prompt_tuning.prompts.metadata import PromptMetadata, library_versions
 from prompt_tuning.run import Run
+
+
+def check_model_dir(run: Run) -> None:
+    """Refuses a MODEL_DIR that a run cannot write to, before anything is loaded.
+
+    Raises:
+      ValueError: see `paths.check_folder`; or it is in a bucket, and a library is missing or more
+        than a prompt trains.
+    """
+    paths.check_folder(run.model_dir, "MODEL_DIR")
+    if not paths.is_remote(run.model_dir):
+        return
+    if not _has_cloud_storage():
+        raise ValueError(
+            f"MODEL_DIR {run.model_dir!r} is in a bucket, for which Orbax needs the library "
+            "google-cloud-storage: pip install 'prompt-tuning[gcs]'."
+        )
+    if run.trains_model:
+        raise ValueError(
+            f"MODEL_DIR {run.model_dir!r} is in a bucket, where only a prompt can be written; a "
+            "tuned model needs a local folder. Copy it to the bucket afterwards."
+        )
+
+
+def _has_cloud_storage() -> bool:
+    try:
+        from google.cloud import storage  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def write_settings(folder: str, config_text: str) -> None:
+    """Writes a run's resolved configuration and the library versions."""
+    paths.make_folder(folder)
+    texts = {
+        "config.gin": config_text,
+        "versions.json": json.dumps(library_versions(), indent=2) + "\n",
+    }
+    for name, text in texts.items():
+        folders.replace_file(os.path.join(folder, name), text.encode())
 
 
 def write_added(

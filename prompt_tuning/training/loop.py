@@ -88,7 +88,7 @@ def train_run(run: Run) -> Trained:
       SystemExit: with code 42 after SIGTERM and 130 after Ctrl-C, when the state is saved. A
         second signal ends the process without saving.
     """
-    progress.check_model_dir(run)
+    artifacts.check_model_dir(run)
     with lock.held(run.model_dir):
         training, state = begin(run)
         try:
@@ -123,7 +123,7 @@ def begin(run: Run) -> tuple[Training, TrainState]:
         state = resume.resume(store, run, t5.fingerprint, fresh)
         if not is_known:
             identity.write(store.directory, now)
-        progress.write_settings(run.model_dir, run.config_text)
+        artifacts.write_settings(run.model_dir, run.config_text)
         tables.keep(stream.examples[0].task, run.model_dir)
         stream.step = state.step
         metrics = progress.Metrics(run.model_dir, state.step)

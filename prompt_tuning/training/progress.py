@@ -2,8 +2,6 @@
 
 MODEL_DIR/metrics.jsonl     one JSON object per line: {"step": 100, "split": "train", ...}
 MODEL_DIR/tensorboard/      the same numbers for TensorBoard
-MODEL_DIR/config.gin        the resolved configuration; loads as the same run
-MODEL_DIR/versions.json     of Python and the libraries
 """
 
 import json
@@ -12,11 +10,8 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
 
 from prompt_tuning import folders, paths, trees
-from prompt_tuning.prompts.metadata import library_versions
-from prompt_tuning.run import Run
 
 LINE_WIDTH = 110
 
@@ -189,44 +184,3 @@ def _step_of(line: str) -> float:
         return json.loads(line)["step"]
     except (ValueError, KeyError, TypeError):  # cut short when the process was killed
         return float("inf")
-
-
-def check_model_dir(run: Run) -> None:
-    """Refuses a MODEL_DIR that a run cannot write to, before anything is loaded.
-
-    Raises:
-      ValueError: see `paths.check_folder`; or it is in a bucket, and a library is missing or more
-        than a prompt trains.
-    """
-    paths.check_folder(run.model_dir, "MODEL_DIR")
-    if not paths.is_remote(run.model_dir):
-        return
-    if not _has_cloud_storage():
-        raise ValueError(
-            f"MODEL_DIR {run.model_dir!r} is in a bucket, for which Orbax needs the library "
-            "google-cloud-storage: pip install 'prompt-tuning[gcs]'."
-        )
-    if run.trains_model:
-        raise ValueError(
-            f"MODEL_DIR {run.model_dir!r} is in a bucket, where only a prompt can be written; a "
-            "tuned model needs a local folder. Copy it to the bucket afterwards."
-        )
-
-
-def _has_cloud_storage() -> bool:
-    try:
-        from google.cloud import storage  # noqa: F401
-    except ImportError:
-        return False
-    return True
-
-
-def write_settings(folder: str, config_text: str) -> None:
-    """Writes a run's resolved configuration and the library versions."""
-    paths.make_folder(folder)
-    settings: dict[str, Any] = {
-        "config.gin": config_text,
-        "versions.json": json.dumps(library_versions(), indent=2) + "\n",
-    }
-    for name, text in settings.items():
-        folders.replace_file(os.path.join(folder, name), text.encode())
