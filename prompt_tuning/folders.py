@@ -71,14 +71,8 @@ def replace_file(path: str | os.PathLike, content: bytes) -> None:
     if paths.is_remote(path):
         paths.write_remote(path, content)
         return
-    temporary = temporary_name(path)
-    try:
+    with _replacement(path) as temporary:
         write_synced(temporary, content)
-        os.replace(temporary, path)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.remove(temporary)
-        raise
 
 
 @contextlib.contextmanager
@@ -100,13 +94,19 @@ def new_file(path: str | os.PathLike) -> Iterator[IO[str]]:
     if os.path.isdir(final):
         raise ValueError(f"{final!r} is a folder; expected a file to write.")
     os.makedirs(os.path.dirname(final), exist_ok=True)
-    temporary = temporary_name(final)
+    with _replacement(final) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def _replacement(path: str | os.PathLike) -> Iterator[str]:
+    """Gives the name of a file to write, which replaces `path`, or is removed after an error."""
+    temporary = temporary_name(path)
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, final)
+        yield temporary
+        os.replace(temporary, path)
     except BaseException:
         if os.path.exists(temporary):
             os.remove(temporary)
