@@ -150,15 +150,7 @@ class Run:
         _resolve_method(self)
         for name in ("initial_checkpoint_path", "task", "model_dir", "eval_split"):
             _require(name, getattr(self, name), "some text", _is_text)
-        for name in (
-            "task_module",
-            "data_dir",
-            "vocabulary_file",
-            "prompt_file",
-            "embedding_file",
-            "eval_output_dir",
-            "infer_output_dir",
-        ):
+        for name in ("task_module", *PATHS):
             _require(name, getattr(self, name), "some text or None", _is_text, optional=True)
         for name in PATHS:
             _expand(self, name)
