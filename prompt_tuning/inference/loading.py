@@ -13,7 +13,8 @@ from prompt_tuning.data import tables, tasks
 from prompt_tuning.data.registry import TextMixture, TextTask
 from prompt_tuning.inference.frozen import FrozenT5, load_parameters
 from prompt_tuning.methods import prompt_tuning, tuned_file
-from prompt_tuning.methods.method import Method, added_shapes
+from prompt_tuning.methods.method import added_shapes
+from prompt_tuning.methods.tuned_file import Added
 from prompt_tuning.model.parameters import parameter_shapes
 from prompt_tuning.model.transformer import Transformer
 from prompt_tuning.prompts import files
@@ -62,20 +63,6 @@ def load_t5(run: Run, task: TextTask | TextMixture) -> FrozenT5:
     return FrozenT5(run.model, params, task.vocabulary)
 
 
-class Added(NamedTuple):
-    """What a method added to a model, as read from its file.
-
-    Attributes:
-      method: with the length that a plain prompt has in the file.
-      arrays: by path.
-      path: of the file, None for a method that adds nothing.
-    """
-
-    method: Method
-    arrays: trees.FlatTree
-    path: str | None
-
-
 def read_added(run: Run, t5: FrozenT5) -> Added:
     """Reads what the method of a run added: PROMPT_FILE, or the best of its model_dir.
 
@@ -92,14 +79,12 @@ def read_added(run: Run, t5: FrozenT5) -> Added:
                 f"There is no trained prompt in {run.model_dir}. Train first, or name a prompt "
                 "with --gin.PROMPT_FILE=..."
             )
-    return Added(
-        *tuned_file.read(
-            path,
-            run.method,
-            run.model,
-            lambda: t5.fingerprint,
-            allow_other_model=run.allow_other_model,
-        )
+    return tuned_file.read(
+        path,
+        run.method,
+        run.model,
+        lambda: t5.fingerprint,
+        allow_other_model=run.allow_other_model,
     )
 
 

@@ -8,7 +8,7 @@ trained with.
 import dataclasses
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from prompt_tuning import trees
 from prompt_tuning.methods import prompt_tuning
@@ -16,6 +16,20 @@ from prompt_tuning.methods.method import Method, added_shapes, check_shapes, jso
 from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.prompts import files, metadata
 from prompt_tuning.prompts.metadata import PromptMetadata
+
+
+class Added(NamedTuple):
+    """What a method added to a model, as read from its file.
+
+    Attributes:
+      method: with the length that a plain prompt has in the file.
+      arrays: by path.
+      path: of the file, None for a method that adds nothing.
+    """
+
+    method: Method
+    arrays: trees.FlatTree
+    path: str | None
 
 
 def save(
@@ -50,7 +64,7 @@ def read(
     fingerprint: Callable[[], str],
     *,
     allow_other_model: bool = False,
-) -> tuple[Method, trees.FlatTree, str]:
+) -> Added:
     """Reads what a method added to a model.
 
     Args:
@@ -59,10 +73,6 @@ def read(
       config: the model it is to be used with.
       fingerprint: gives the fingerprint of its parameters.
       allow_other_model: accepts other parameters of the same shapes.
-
-    Returns:
-      The method, with the length that a plain prompt has in the file; the arrays by path; the
-      path that was read.
 
     Raises:
       ValueError: the file cannot be read, or is of another method, model or settings.
@@ -82,11 +92,11 @@ def read(
         changed = prompt_tuning.prompt_tuning(
             **{**method.settings, "length": len(prompt.prompt)}, trainable=method.trainable
         )
-        return changed, prompt_tuning.as_params(prompt.prompt), tuned.path
+        return Added(changed, prompt_tuning.as_params(prompt.prompt), tuned.path)
     metadata.check_settings(tuned.path, tuned.metadata, json_settings(method.settings))
     check_shapes(added_shapes(config, method.hooks), tuned.arrays, f"The arrays of {path!r} do")
     if not allow_other_model:
         metadata.check_model(
             tuned.path, tuned.metadata, model_name=config.name, fingerprint=fingerprint
         )
-    return method, tuned.arrays, tuned.path
+    return Added(method, tuned.arrays, tuned.path)
