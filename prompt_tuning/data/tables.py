@@ -123,7 +123,7 @@ def make(table: TableTask) -> registry.TextTask:
         output_features=family.output_features,
     )
     info = registry.TaskInfo("table", table.name, labels, "validation", names)
-    return registry.TextTask(info, origin=task, table=table, seqio_task=task)
+    return registry.TextTask(info, origin=repr(table), table=table, seqio_task=task)
 
 
 def resolve(table: TableTask, read: Reader | None = None) -> TableTask:

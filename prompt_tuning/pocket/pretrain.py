@@ -31,7 +31,7 @@ from prompt_tuning.pocket import models
 from prompt_tuning.pocket.repeats import RANDOM_REPEATS
 from prompt_tuning.prompts.metadata import library_versions
 from prompt_tuning.run import Run
-from prompt_tuning.training import progress
+from prompt_tuning.training import progress, settings
 from prompt_tuning.training.loop import train_run
 
 LoadRun = Callable[[Sequence[str], Sequence[str]], Run]  # config.load
@@ -260,14 +260,8 @@ def _is_same(run: Run, config_text: str, load_run: LoadRun) -> bool:
         with open(path, "w", encoding="utf-8") as file:
             file.write(config_text)
         kept = load_run([path], ())
-    made = {"config_text": "", "optimizer": run.optimizer}  # a schedule is equal to itself alone
-    same_fields = dataclasses.replace(kept, **made) == dataclasses.replace(run, **made)
-    return same_fields and _settings(kept) == _settings(run)
-
-
-def _settings(run: Run) -> list[str]:
-    """What a configuration sets besides the fields of `Run`."""
-    return [line for line in run.config_text.splitlines() if not line.startswith(("Run.", "#"))]
+    same_steps = kept.checkpoint_steps == run.checkpoint_steps
+    return same_steps and settings.settings(kept) == settings.settings(run)
 
 
 def _write(path: str, stage: dict[str, Any]) -> None:

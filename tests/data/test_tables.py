@@ -61,6 +61,18 @@ def stranger(file, target, **settings):
     return TableTask("mine", path, path, target, vocabulary="byt5", **settings)
 
 
+def test_many_runs_read_a_table_once(table):
+    """As those of a sweep do, each of which makes the task anew."""
+    made = table(CSV)
+    shouted = dataclasses.replace(made, template="{text}!")
+    with batches.keep_loaded():
+        first, again, other = (
+            batches.load_examples(make(one), "train", LENGTHS) for one in (made, made, shouted)
+        )
+    assert first is again
+    assert other.raw[1]["inputs_pretokenized"] == b"Awful!"
+
+
 def test_csv_with_label_words(table):
     made = table(CSV, label_words={"0": "bad", "1": "good"})
     task = make(made)
