@@ -76,7 +76,7 @@ def register_names(
     _NAMED[family] = _Names(is_name, find, fingerprint)
 
 
-class Row(NamedTuple):
+class ParameterRow(NamedTuple):
     """One line of `show`."""
 
     path: str
@@ -125,10 +125,10 @@ def variables(path: str | os.PathLike) -> dict[str, tuple[tuple[int, ...], np.dt
     return {name: (leaf.shape, leaf.dtype) for name, leaf in leaves(path).items()}
 
 
-def show(path: str | os.PathLike) -> list[Row]:
+def show(path: str | os.PathLike) -> list[ParameterRow]:
     """The parameters as rows of a table, sorted by name."""
     return [
-        Row(name, shape, dtype.name, int(np.prod(shape, dtype=np.int64)))
+        ParameterRow(name, shape, dtype.name, int(np.prod(shape, dtype=np.int64)))
         for name, (shape, dtype) in sorted(variables(path).items())
     ]
 

@@ -16,10 +16,8 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
 from prompt_tuning import paths
-from prompt_tuning.data import glue as glue_tasks
-from prompt_tuning.data import metrics, super_glue
-from prompt_tuning.pocket import glue
-from prompt_tuning.pocket import glue_tasks as pocket_glue
+from prompt_tuning.data import glue, metrics, super_glue
+from prompt_tuning.pocket import glue_rows, glue_tasks
 
 FOLDERS = {
     "boolq": "BoolQ", "cb": "CB", "copa": "COPA", "multirc": "MultiRC", "record": "ReCoRD",
@@ -54,30 +52,32 @@ def write(
     domain: str = "home",
     seed: int = 0,
     sizes: Mapping[str, int] | None = None,
-    difficulty: int = glue.DIFFICULTY,
+    difficulty: int = glue_rows.DIFFICULTY,
 ) -> list[Facts]:
     """Writes the files of some or all tasks.
 
     Args:
       out: folder to write to; None only counts.
       tasks: short names; all if None.
-      domain, seed, sizes, difficulty: see `pocket_glue.PocketGlueConfig`.
+      domain, seed, sizes, difficulty: see `glue_tasks.PocketGlueConfig`.
 
     Raises:
       ValueError: an unknown task, domain or split; a size below 1 or beyond what there is.
     """
     found = []
-    for task in tasks or (*glue.TASKS, *glue.PAIRS):
-        counts = pocket_glue.full_sizes(task, domain, sizes, difficulty)
+    for task in tasks or (*glue_rows.TASKS, *glue_rows.PAIRS):
+        counts = glue_tasks.full_sizes(task, domain, sizes, difficulty)
         rows = {
-            split: glue.rows(task, split, count, seed=seed, domain=domain, difficulty=difficulty)
+            split: glue_rows.rows(
+                task, split, count, seed=seed, domain=domain, difficulty=difficulty
+            )
             for split, count in counts.items()
         }
         if out is not None:
             folder = pathlib.Path(paths.local(out, "PocketGLUE")) / FOLDERS[task]
             folder.mkdir(parents=True, exist_ok=True)
             for split, file in FILES.items():
-                (folder / file).write_text(pocket_glue.jsonl(rows[split]), encoding="utf-8")
+                (folder / file).write_text(glue_tasks.jsonl(rows[split]), encoding="utf-8")
         found.append(facts(task, rows))
     return found
 
@@ -93,7 +93,7 @@ def table(found: Sequence[Facts]) -> str:
     lines = [f"{'task':8}{'train':>9}{'validation':>12}{'test':>8}{'floor':>7}  labels"]
     for row in found:
         shares = ", ".join(f"{label} {share:.1%}" for label, share in row.shares.items())
-        train, validation, test = (row.sizes[split] for split in glue.SPLITS)
+        train, validation, test = (row.sizes[split] for split in glue_rows.SPLITS)
         lines.append(
             f"{row.task:8}{train:9,}{validation:12,}{test:8,}{row.floor:7.1f}  {shares or 'text'}"
         )
@@ -134,11 +134,11 @@ def floor(task: str, targets: Sequence[Mapping]) -> float:
 
 
 def _labels(task: str) -> tuple[str, ...] | None:
-    return (glue_tasks if task in glue.PAIRS else super_glue).LABELS[task]
+    return (glue if task in glue_rows.PAIRS else super_glue).LABELS[task]
 
 
 def _metrics(task: str) -> tuple[Callable[..., metrics.Metrics], ...]:
-    return (glue_tasks if task in glue.PAIRS else super_glue).METRICS[task]
+    return (glue if task in glue_rows.PAIRS else super_glue).METRICS[task]
 
 
 def _targets(task: str, rows: Sequence[Mapping]) -> list[dict]:

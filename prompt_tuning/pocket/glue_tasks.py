@@ -1,6 +1,6 @@
 """PocketGLUE: SuperGLUE's tasks in made-up English from a seeded program, as TFDS data and tasks.
 
-    pocket.glue.rows ─> official JSONL rows ─> TFDS's own SuperGLUE parser ─> pocket_glue/cb:1.0.0
+    glue_rows.rows ─> official JSONL rows ─> TFDS's own SuperGLUE parser ─> pocket_glue/cb:1.0.0
 
     [taskless_]pocket_glue_{boolq,cb,copa,multirc,record,rte,wic}_v100[_examples]
     [taskless_]pocket_glue_wsc_v100_simple_{train,eval}[_examples]
@@ -24,18 +24,17 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 
-from prompt_tuning.data import glue as glue_tasks
-from prompt_tuning.data import super_glue
+from prompt_tuning.data import glue, super_glue
 from prompt_tuning.data.tensorflow_import import tfds
-from prompt_tuning.pocket import glue, vocabulary
+from prompt_tuning.pocket import glue_rows, vocabulary
 
 VERSION = "1.0.0"
 SAMPLED_ROWS = 8  # Of each split; by these, data on disk is known to be of this generator.
 # The dataset of TFDS whose features and parser each task takes.
 OFFICIAL = {
-    **{task: ("super_glue", task) for task in glue.TASKS},
+    **{task: ("super_glue", task) for task in glue_rows.TASKS},
     "wsc": ("super_glue", "wsc.fixed"),
-    **{task: ("glue", task) for task in glue.PAIRS},
+    **{task: ("glue", task) for task in glue_rows.PAIRS},
 }
 BENCHMARKS = {
     "home": super_glue.Benchmark(
@@ -51,11 +50,12 @@ class PocketGlueConfig(tfds.core.BuilderConfig):
     """Which rows a dataset holds; what differs from the defaults is in its name.
 
     Args:
-      task: one of `glue.TASKS` or `glue.PAIRS`.
-      domain: one of `glue.DOMAINS`.
+      task: one of `glue_rows.TASKS` or `glue_rows.PAIRS`.
+      domain: one of `glue_rows.DOMAINS`.
       seed: another seed gives other rows of the same kind.
-      sizes: rows of each split; those left out are `glue.sizes`. A row of MultiRC is a passage.
-      difficulty: 1 to 3, see `glue.rows`.
+      sizes: rows of each split; those left out are `glue_rows.sizes`. A row of MultiRC is a
+        passage.
+      difficulty: 1 to 3, see `glue_rows.rows`.
 
     >>> PocketGlueConfig('wsc', domain='sea', seed=3, sizes={'train': 100}).name
     'wsc.fixed_sea_seed3_train100'
@@ -71,11 +71,11 @@ class PocketGlueConfig(tfds.core.BuilderConfig):
         domain: str = "home",
         seed: int = 0,
         sizes: Mapping[str, int] | None = None,
-        difficulty: int = glue.DIFFICULTY,
+        difficulty: int = glue_rows.DIFFICULTY,
     ):
         self.task, self.domain, self.seed, self.difficulty = task, domain, seed, difficulty
         self.sizes = full_sizes(task, domain, sizes, difficulty)
-        usual = glue.sizes(task, difficulty)
+        usual = glue_rows.sizes(task, difficulty)
         own = {split: n for split, n in self.sizes.items() if n != usual[split]}
         name = "_".join(
             [
@@ -83,7 +83,7 @@ class PocketGlueConfig(tfds.core.BuilderConfig):
                 *([domain] if domain != "home" else []),
                 *([f"seed{seed}"] if seed else []),
                 *(f"{split}{count}" for split, count in own.items()),
-                *([f"difficulty{difficulty}"] if difficulty != glue.DIFFICULTY else []),
+                *([f"difficulty{difficulty}"] if difficulty != glue_rows.DIFFICULTY else []),
             ]
         )
         super().__init__(name=name, version=VERSION)
@@ -93,18 +93,21 @@ def full_sizes(
     task: str,
     domain: str,
     sizes: Mapping[str, int] | None = None,
-    difficulty: int = glue.DIFFICULTY,
+    difficulty: int = glue_rows.DIFFICULTY,
 ) -> dict[str, int]:
-    """The rows of each split, those of `glue.sizes` where none are given.
+    """The rows of each split, those of `glue_rows.sizes` where none are given.
 
     Raises:
       ValueError: an unknown task, domain or split; a size below 1.
     """
-    known_tasks = (*glue.TASKS, *glue.PAIRS)
-    for what, given, known in (("task", [task], known_tasks), ("domain", [domain], glue.DOMAINS)):
+    known_tasks = (*glue_rows.TASKS, *glue_rows.PAIRS)
+    for what, given, known in (
+        ("task", [task], known_tasks),
+        ("domain", [domain], glue_rows.DOMAINS),
+    ):
         _check_known(what, given, known)
-    _check_known("split", sizes or {}, glue.SPLITS)
-    full = {**glue.sizes(task, difficulty), **(sizes or {})}
+    _check_known("split", sizes or {}, glue_rows.SPLITS)
+    full = {**glue_rows.sizes(task, difficulty), **(sizes or {})}
     if min(full.values()) < 1:
         raise ValueError(f"A split of PocketGLUE has at least 1 row; got {dict(sizes or {})}.")
     return full
@@ -124,8 +127,8 @@ class PocketGlue(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version(VERSION)
     BUILDER_CONFIGS = [
-        *(PocketGlueConfig(task) for task in (*glue.TASKS, *glue.PAIRS)),
-        *(PocketGlueConfig(task, domain="sea") for task in glue.TASKS),
+        *(PocketGlueConfig(task) for task in (*glue_rows.TASKS, *glue_rows.PAIRS)),
+        *(PocketGlueConfig(task, domain="sea") for task in glue_rows.TASKS),
     ]
 
     def _official(self) -> tfds.core.GeneratorBasedBuilder:
@@ -145,7 +148,7 @@ class PocketGlue(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, split: str) -> Iterator[tuple]:
         config = self.builder_config
-        rows = glue.rows(
+        rows = glue_rows.rows(
             config.task,
             split,
             config.sizes[split],
@@ -153,7 +156,7 @@ class PocketGlue(tfds.core.GeneratorBasedBuilder):
             domain=config.domain,
             difficulty=config.difficulty,
         )
-        if config.task in glue.PAIRS:  # GLUE's files have columns; here the rows have them.
+        if config.task in glue_rows.PAIRS:  # GLUE's files have columns; here the rows have them.
             yield from ((row["idx"], row) for row in rows)
             return
         with tempfile.TemporaryDirectory() as folder:
@@ -173,7 +176,7 @@ def make(
     domain: str = "home",
     seed: int = 0,
     sizes: Mapping[str, int] | None = None,
-    difficulty: int = glue.DIFFICULTY,
+    difficulty: int = glue_rows.DIFFICULTY,
     data_dir: str | os.PathLike | None = None,
 ) -> tfds.core.DatasetBuilder:
     """Returns the builder of a dataset, made first if it is not on disk.
@@ -206,7 +209,7 @@ def make_named(dataset: str, data_dir: str | os.PathLike | None = None) -> None:
     name = dataset.removeprefix("pocket_glue/").removesuffix(f":{VERSION}")
     tasks = {config: task for task, (_, config) in OFFICIAL.items()}
     pattern = rf"({'|'.join(map(re.escape, tasks))})(_sea)?(?:_seed(\d+))?" + "".join(
-        rf"(?:_{split}(\d+))?" for split in glue.SPLITS
+        rf"(?:_{split}(\d+))?" for split in glue_rows.SPLITS
     )
     pattern += r"(?:_difficulty(\d))?"
     match = re.fullmatch(pattern, name)
@@ -216,14 +219,14 @@ def make_named(dataset: str, data_dir: str | os.PathLike | None = None) -> None:
             f"{', '.join(PocketGlue.builder_configs)}, and others named like cb_seed1_train100."
         )
     config, sea, seed, *counts, difficulty = match.groups()
-    sizes = {split: int(n) for split, n in zip(glue.SPLITS, counts, strict=True) if n}
+    sizes = {split: int(n) for split, n in zip(glue_rows.SPLITS, counts, strict=True) if n}
     domain = "sea" if sea else "home"
     make(
         tasks[config],
         domain=domain,
         seed=int(seed or 0),
         sizes=sizes,
-        difficulty=int(difficulty or glue.DIFFICULTY),
+        difficulty=int(difficulty or glue_rows.DIFFICULTY),
         data_dir=data_dir,
     )
 
@@ -264,7 +267,7 @@ def _fingerprint(config: PocketGlueConfig) -> str:
     """A digest of some rows of a dataset."""
     text = "".join(
         jsonl(
-            glue.rows(
+            glue_rows.rows(
                 config.task,
                 split,
                 min(count, SAMPLED_ROWS),
@@ -303,7 +306,7 @@ def register() -> None:
     for taskless, examples in itertools.product((False, True), (False, True)):
         kind = {"taskless": taskless, "examples": examples}
         for benchmark in BENCHMARKS.values():
-            for task in glue.TASKS:
+            for task in glue_rows.TASKS:
                 super_glue.add_task(benchmark, family, task, **kind)
-        for task in glue.PAIRS:
-            glue_tasks.add_task(BENCHMARKS["home"], family, task, **kind)
+        for task in glue_rows.PAIRS:
+            glue.add_task(BENCHMARKS["home"], family, task, **kind)

@@ -15,12 +15,12 @@ from prompt_tuning.data import (
     super_glue,
     tasks,
 )
-from prompt_tuning.pocket import glue, glue_files
+from prompt_tuning.pocket import glue_files, glue_rows
 from prompt_tuning.pocket import glue_tasks as pocket_glue
 
 LENGTHS = {"inputs": 64, "targets": 10}
 SMALL = {"train": 24, "validation": 30, "test": 12}
-ALL = (*glue.TASKS, *glue.PAIRS)
+ALL = (*glue_rows.TASKS, *glue_rows.PAIRS)
 
 
 DATA = {}  # the data folder of the tests
@@ -42,7 +42,7 @@ def data_dir(tmp_path_factory):
 
 
 def rows(task, split="validation", domain="home"):
-    return glue.rows(task, split, SMALL[split], domain=domain)
+    return glue_rows.rows(task, split, SMALL[split], domain=domain)
 
 
 def name_of(task, start="taskless_", domain=""):
@@ -85,7 +85,7 @@ def test_names_tell_what_differs():
     def name(*arguments, **options):
         return pocket_glue.PocketGlueConfig(*arguments, **options).name
 
-    assert name("cb") == name("cb", sizes=glue.SIZES["cb"]) == "cb"
+    assert name("cb") == name("cb", sizes=glue_rows.SIZES["cb"]) == "cb"
     assert name("cb", domain="sea") == "cb_sea"
     assert name("wsc", seed=2, sizes={"test": 7, "train": 5}) == "wsc.fixed_seed2_train5_test7"
     assert set(pocket_glue.PocketGlue.builder_configs) == {
@@ -115,7 +115,7 @@ def test_other_seeds_and_sizes_are_read_by_name(tmp_path):
         "pocket_glue/cb_sea_seed1_train4_validation3_test2:1.0.0", data_dir=tmp_path
     )
     read = [row["premise"].decode() for row in tfds.as_numpy(builder.as_dataset("train"))]
-    expected = glue.rows("cb", "train", 4, seed=1, domain="sea")
+    expected = glue_rows.rows("cb", "train", 4, seed=1, domain="sea")
     assert sorted(read) == sorted(row["premise"] for row in expected)
     with pytest.raises(ValueError, match=r"no dataset 'pocket_glue/axb:1.0.0'; PocketGLUE 1.0.0"):
         pocket_glue.make_named("pocket_glue/axb:1.0.0", tmp_path)
@@ -138,7 +138,7 @@ def test_a_task_makes_its_data_once(fresh, capsys):
 
 def test_two_runs_may_make_it_in_parallel(fresh, monkeypatch):
     """While one makes it another one finishes; both continue, and no temporary folder is left."""
-    make_rows, calls = glue.rows, []
+    make_rows, calls = glue_rows.rows, []
 
     def interrupted(*arguments, **options):
         calls.append(arguments)
@@ -146,7 +146,7 @@ def test_two_runs_may_make_it_in_parallel(fresh, monkeypatch):
             pocket_glue.make("rte", data_dir=fresh)
         return make_rows(*arguments, **options)
 
-    monkeypatch.setattr(glue, "rows", interrupted)
+    monkeypatch.setattr(glue_rows, "rows", interrupted)
     builder = pocket_glue.make("rte", data_dir=fresh)
     assert builder.info.splits["train"].num_examples == 24
     assert len(calls) > 8
@@ -155,9 +155,11 @@ def test_two_runs_may_make_it_in_parallel(fresh, monkeypatch):
 
 def test_data_of_another_generator_is_refused(fresh, monkeypatch):
     pocket_glue.make("rte", data_dir=fresh)
-    make_rows = glue.rows
+    make_rows = glue_rows.rows
     monkeypatch.setattr(
-        glue, "rows", lambda *a, **o: [row | {"label": "entailment"} for row in make_rows(*a, **o)]
+        glue_rows,
+        "rows",
+        lambda *a, **o: [row | {"label": "entailment"} for row in make_rows(*a, **o)],
     )
     with pytest.raises(ValueError, match=r"The rows in '.*/rte/1.0.0' are not those .* remove"):
         examples("taskless_pocket_glue_rte_v100")
@@ -209,7 +211,7 @@ def test_perfect_and_constant_predictions(task):
     """Right answers score 100; the best constant answer scores the floor that is printed."""
     name = name_of(task)
     perfect = measured(name, lambda target: target)
-    all_rows = {split: rows(task, split) for split in glue.SPLITS}
+    all_rows = {split: rows(task, split) for split in glue_rows.SPLITS}
     facts = glue_files.facts(task, all_rows)
     assert facts.sizes["validation"] == len(loaded(name))
     if task == "wsc":  # Its target is the noun asked about, right or not.
@@ -223,7 +225,7 @@ def test_perfect_and_constant_predictions(task):
     assert facts.floor == pytest.approx(max(means))
 
 
-@pytest.mark.parametrize("task", glue.TASKS)
+@pytest.mark.parametrize("task", glue_rows.TASKS)
 def test_no_input_is_cut(task):
     for domain in ("", "_sea"):
         assert examples(name_of(task, "", domain), "test").cut == {"inputs": 0, "targets": 0}
@@ -231,7 +233,8 @@ def test_no_input_is_cut(task):
 
 def test_the_pocket_score():
     numbers = {
-        name_of(task): dict.fromkeys(super_glue.METRIC_NAMES[task], 80.0) for task in glue.TASKS
+        name_of(task): dict.fromkeys(super_glue.METRIC_NAMES[task], 80.0)
+        for task in glue_rows.TASKS
     }
     assert super_glue.superglue_score(numbers) == 80.0
     at_sea = {name.replace("_v100", "_sea_v100"): value for name, value in numbers.items()}
@@ -285,7 +288,7 @@ def test_files_on_disk(tmp_path, capsys):
     expected = [f"{folder}/{split}.jsonl" for folder in ("CB", "QQP") for split in FILES]
     assert files == [pathlib.Path(file) for file in expected]
     read = [json.loads(line) for line in (tmp_path / "CB/val.jsonl").read_text().splitlines()]
-    assert read == glue.rows("cb", "validation", 6, seed=4, domain="sea")
+    assert read == glue_rows.rows("cb", "validation", 6, seed=4, domain="sea")
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:4] for line in lines[1:]] == [
         ["cb", "30", "6", "3"],

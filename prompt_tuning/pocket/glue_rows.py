@@ -88,11 +88,11 @@ def rows(
                 f"PocketGLUE has no {name} {value!r}; known: {', '.join(map(str, known))}."
             )
     count = sizes(task, difficulty)[split] if count is None else count
-    recipe = Recipe(task, domain, seed, difficulty)
+    arguments = Arguments(task, domain, seed, difficulty)
     made: list[Row] = []
     seen: set[str] = set()
     for place in range(count):
-        row, digest = _draw(recipe, split, place, seen)
+        row, digest = _draw(arguments, split, place, seen)
         seen.add(digest)
         made.append(row | {"idx": place})
     return made
@@ -103,7 +103,7 @@ def sizes(task: str, difficulty: int = DIFFICULTY) -> dict[str, int]:
     return SIZES_AT_1.get(task, SIZES[task]) if difficulty == 1 else SIZES[task]
 
 
-class Recipe(NamedTuple):
+class Arguments(NamedTuple):
     """The arguments that all rows of a data set share."""
 
     task: str
@@ -116,17 +116,17 @@ class Recipe(NamedTuple):
         return words.DOMAINS[self.domain]
 
 
-def _draw(recipe: Recipe, split: str, place: int, seen: set[str]) -> tuple[Row, str]:
+def _draw(arguments: Arguments, split: str, place: int, seen: set[str]) -> tuple[Row, str]:
     """Draws rows for one index until one belongs to the split and is new."""
-    rng = random.Random("/".join(map(str, ("pocket_glue", *recipe, split, place))))
+    rng = random.Random("/".join(map(str, ("pocket_glue", *arguments, split, place))))
     for _ in range(2000):
-        row = _MAKERS[recipe.task](rng, recipe, place)
+        row = _MAKERS[arguments.task](rng, arguments, place)
         digest = _digest(row)
         if split_of(digest) == split and digest not in seen:
             return row, digest
     raise ValueError(
-        f"PocketGLUE's {recipe.task} (domain {recipe.domain}, difficulty {recipe.difficulty}) has "
-        f"only about {place:,} different {split} rows; ask for fewer."
+        f"PocketGLUE's {arguments.task} (domain {arguments.domain}, difficulty "
+        f"{arguments.difficulty}) has only about {place:,} different {split} rows; ask for fewer."
     )
 
 
@@ -170,23 +170,23 @@ def without_names(text: str) -> str:
 _NAME = re.compile(r"\b(?:" + "|".join(words.NAMES) + r")\b")
 
 
-def _distractor(rng: random.Random, recipe: Recipe) -> str:
+def _distractor(rng: random.Random, arguments: Arguments) -> str:
     """At difficulty 3, a distractor sentence; else nothing."""
-    if recipe.difficulty < 3:
+    if arguments.difficulty < 3:
         return ""
-    return f"{facts.passage(rng, facts.world(rng, recipe.banks, 1))} "
+    return f"{facts.passage(rng, facts.world(rng, arguments.banks, 1))} "
 
 
-def _boolq(rng: random.Random, recipe: Recipe, place: int) -> Row:
-    world = facts.world(rng, recipe.banks, recipe.difficulty)
+def _boolq(rng: random.Random, arguments: Arguments, place: int) -> Row:
+    world = facts.world(rng, arguments.banks, arguments.difficulty)
     label = place % 2 == 0
-    said, _ = facts.about(rng, world, recipe.banks, facts.VERDICTS[0 if label else 1])
+    said, _ = facts.about(rng, world, arguments.banks, facts.VERDICTS[0 if label else 1])
     return {"question": said.ask(rng), "passage": facts.passage(rng, world), "label": label}
 
 
-def _nli(rng: random.Random, recipe: Recipe, verdict: str, label: str) -> Row:
-    world = facts.world(rng, recipe.banks, recipe.difficulty)
-    said, _ = facts.about(rng, world, recipe.banks, verdict)
+def _nli(rng: random.Random, arguments: Arguments, verdict: str, label: str) -> Row:
+    world = facts.world(rng, arguments.banks, arguments.difficulty)
+    said, _ = facts.about(rng, world, arguments.banks, verdict)
     return {
         "premise": facts.passage(rng, world),
         "hypothesis": said.say(rng) + " .",
@@ -194,20 +194,20 @@ def _nli(rng: random.Random, recipe: Recipe, verdict: str, label: str) -> Row:
     }
 
 
-def _cb(rng: random.Random, recipe: Recipe, place: int) -> Row:
-    return _nli(rng, recipe, facts.VERDICTS[place % 3], CB_LABELS[place % 3])
+def _cb(rng: random.Random, arguments: Arguments, place: int) -> Row:
+    return _nli(rng, arguments, facts.VERDICTS[place % 3], CB_LABELS[place % 3])
 
 
-def _rte(rng: random.Random, recipe: Recipe, place: int) -> Row:
+def _rte(rng: random.Random, arguments: Arguments, place: int) -> Row:
     verdict = facts.VERDICTS[0] if place % 2 == 0 else pick(rng, facts.VERDICTS[1:])
-    return _nli(rng, recipe, verdict, RTE_LABELS[place % 2])
+    return _nli(rng, arguments, verdict, RTE_LABELS[place % 2])
 
 
-def _multirc(rng: random.Random, recipe: Recipe, place: int) -> Row:
-    world = facts.world(rng, recipe.banks, recipe.difficulty + 1)
+def _multirc(rng: random.Random, arguments: Arguments, place: int) -> Row:
+    world = facts.world(rng, arguments.banks, arguments.difficulty + 1)
     questions: list[Row] = []
     for fact in pick_several(rng, world, QUESTIONS_PER_PASSAGE):
-        bank = getattr(recipe.banks, facts.RELATIONS[fact.relation].bank)
+        bank = getattr(arguments.banks, facts.RELATIONS[fact.relation].bank)
         wrong = pick_several(rng, [v for v in bank if v != fact.value], 2)
         values = [fact.value, *wrong]
         # The right answer occurs in two wordings, so that labels are balanced.
@@ -227,8 +227,8 @@ def _multirc(rng: random.Random, recipe: Recipe, place: int) -> Row:
     }
 
 
-def _record(rng: random.Random, recipe: Recipe, place: int) -> Row:
-    world = facts.world(rng, recipe.banks, recipe.difficulty + 1, people_only=True)
+def _record(rng: random.Random, arguments: Arguments, place: int) -> Row:
+    world = facts.world(rng, arguments.banks, arguments.difficulty + 1, people_only=True)
     text = "\n@highlight\n".join(f"{fact.say(rng)} ." for fact in world)
     entities = []
     for fact in world:
@@ -244,11 +244,11 @@ def _record(rng: random.Random, recipe: Recipe, place: int) -> Row:
     }
 
 
-def _copa(rng: random.Random, recipe: Recipe, place: int) -> Row:
-    same_thing = causes.SAME_THING[recipe.difficulty]
-    drawn = causes.choice(rng, recipe.domain, place % 2, same_thing)
+def _copa(rng: random.Random, arguments: Arguments, place: int) -> Row:
+    same_thing = causes.SAME_THING[arguments.difficulty]
+    drawn = causes.choice(rng, arguments.domain, place % 2, same_thing)
     return {
-        "premise": _distractor(rng, recipe) + drawn.premise + " .",
+        "premise": _distractor(rng, arguments) + drawn.premise + " .",
         "choice1": drawn.choice1 + " .",
         "choice2": drawn.choice2 + " .",
         "question": drawn.asks,
@@ -256,9 +256,9 @@ def _copa(rng: random.Random, recipe: Recipe, place: int) -> Row:
     }
 
 
-def _wic(rng: random.Random, recipe: Recipe, place: int) -> Row:
-    drawn = senses.pair(rng, recipe.domain, place % 2 == 0)
-    distractor = _distractor(rng, recipe)
+def _wic(rng: random.Random, arguments: Arguments, place: int) -> Row:
+    drawn = senses.pair(rng, arguments.domain, place % 2 == 0)
+    distractor = _distractor(rng, arguments)
     row: Row = {"word": drawn.word, "label": drawn.is_same, "version": 1.1}
     for number, sentence in ((1, distractor + drawn.sentence1), (2, drawn.sentence2)):
         start = sentence.split().index(drawn.word)
@@ -271,11 +271,11 @@ def _wic(rng: random.Random, recipe: Recipe, place: int) -> Row:
     return row
 
 
-def _wsc(rng: random.Random, recipe: Recipe, place: int) -> Row:
-    drawn = pronouns.riddle(rng, recipe.domain)
+def _wsc(rng: random.Random, arguments: Arguments, place: int) -> Row:
+    drawn = pronouns.riddle(rng, arguments.domain)
     label = place % 2 == 0
     candidate = drawn.meant if label else drawn.other
-    text = _distractor(rng, recipe) + drawn.text.format(p=drawn.pronoun) + " ."
+    text = _distractor(rng, arguments) + drawn.text.format(p=drawn.pronoun) + " ."
     places = text.split()
     return {
         "text": text,
@@ -290,13 +290,13 @@ def _wsc(rng: random.Random, recipe: Recipe, place: int) -> Row:
 
 
 def _paraphrases(
-    rng: random.Random, recipe: Recipe, is_same: bool, wordings: Callable[[facts.Fact], tuple]
+    rng: random.Random, arguments: Arguments, is_same: bool, wordings: Callable[[facts.Fact], tuple]
 ) -> tuple[str, str]:
     """States two facts twice in different wordings; if not `is_same`, changes one of them."""
-    first, second = facts.world(rng, recipe.banks, 2)
+    first, second = facts.world(rng, arguments.banks, 2)
     changed = first
     if not is_same:
-        changed, _ = facts.about(rng, [first], recipe.banks, pick(rng, facts.VERDICTS[1:]))
+        changed, _ = facts.about(rng, [first], arguments.banks, pick(rng, facts.VERDICTS[1:]))
     one, two = pick_several(rng, range(len(wordings(first))), 2)
     sentences = [f"{wordings(first)[one]} and {pick(rng, wordings(second))}"]
     form = two if changed.relation == first.relation else 0
@@ -304,19 +304,19 @@ def _paraphrases(
     return (*pick_several(rng, sentences, 2),)
 
 
-def _qqp(rng: random.Random, recipe: Recipe, place: int) -> Row:
+def _qqp(rng: random.Random, arguments: Arguments, place: int) -> Row:
     is_same = place % 2 == 0
-    one, two = _paraphrases(rng, recipe, is_same, facts.Fact.questions)
+    one, two = _paraphrases(rng, arguments, is_same, facts.Fact.questions)
     return {"question1": one + " ?", "question2": two + " ?", "label": int(is_same)}
 
 
-def _mrpc(rng: random.Random, recipe: Recipe, place: int) -> Row:
+def _mrpc(rng: random.Random, arguments: Arguments, place: int) -> Row:
     is_same = place % 2 == 0
-    one, two = _paraphrases(rng, recipe, is_same, facts.Fact.statements)
+    one, two = _paraphrases(rng, arguments, is_same, facts.Fact.statements)
     return {"sentence1": one + " .", "sentence2": two + " .", "label": int(is_same)}
 
 
-_MAKERS: dict[str, Callable[[random.Random, Recipe, int], Row]] = {
+_MAKERS: dict[str, Callable[[random.Random, Arguments, int], Row]] = {
     "boolq": _boolq,
     "cb": _cb,
     "copa": _copa,

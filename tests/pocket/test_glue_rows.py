@@ -1,6 +1,6 @@
 """PocketGLUE's rows: the official schema, true labels, balance, disjoint splits, frozen bytes.
 
-`python tests/pocket/test_glue.py` writes hashes.json again after an intended change of the
+`python tests/pocket/test_glue_rows.py` writes hashes.json again after an intended change of the
 generator; raise `pocket_glue.VERSION` then, once rows of this version have been released.
 """
 
@@ -15,10 +15,10 @@ import re
 import pytest
 
 from prompt_tuning.data import super_glue
-from prompt_tuning.pocket import causes, corpus, facts, glue, pronouns, senses, words
+from prompt_tuning.pocket import causes, corpus, facts, glue_rows, pronouns, senses, words
 from prompt_tuning.pocket import glue_tasks as pocket_glue
 
-TASKS = (*glue.TASKS, *glue.PAIRS)
+TASKS = (*glue_rows.TASKS, *glue_rows.PAIRS)
 HASHES = pathlib.Path(__file__).parent / "hashes.json"
 COUNTS = {"train": 300, "validation": 100, "test": 100}
 KINDS = [("home", 2), ("sea", 2), ("home", 1), ("sea", 3)]  # domain and difficulty
@@ -27,7 +27,7 @@ KINDS = [("home", 2), ("sea", 2), ("home", 1), ("sea", 3)]  # domain and difficu
 @functools.cache
 def rows(task, split="train", domain="home", difficulty=2):
     count = COUNTS[split] // (4 if task == "multirc" else 1)
-    return glue.rows(task, split, count, domain=domain, difficulty=difficulty)
+    return glue_rows.rows(task, split, count, domain=domain, difficulty=difficulty)
 
 
 def digest(text):
@@ -38,14 +38,14 @@ def hashes():
     """The digests of a few rows of every task, domain and split."""
     found = {
         f"{task} {domain} {split}": digest(
-            pocket_glue.jsonl(glue.rows(task, split, 12, domain=domain))
+            pocket_glue.jsonl(glue_rows.rows(task, split, 12, domain=domain))
         )
         for task in TASKS
-        for domain in glue.DOMAINS
-        for split in glue.SPLITS
+        for domain in glue_rows.DOMAINS
+        for split in glue_rows.SPLITS
     }
     for task, difficulty in itertools.product(TASKS, (1, 3)):
-        text = pocket_glue.jsonl(glue.rows(task, "train", 12, difficulty=difficulty))
+        text = pocket_glue.jsonl(glue_rows.rows(task, "train", 12, difficulty=difficulty))
         found[f"{task} home train at difficulty {difficulty}"] = digest(text)
     return {**found, "corpus": digest("\n".join(corpus.documents(200)))}
 
@@ -55,8 +55,8 @@ def test_same_seed_same_bytes():
 
 
 def test_a_longer_list_begins_with_the_shorter_and_seeds_differ():
-    assert glue.rows("wic", "test", 30)[:10] == glue.rows("wic", "test", 10)
-    assert glue.rows("wic", "test", 10, seed=1) != glue.rows("wic", "test", 10)
+    assert glue_rows.rows("wic", "test", 30)[:10] == glue_rows.rows("wic", "test", 10)
+    assert glue_rows.rows("wic", "test", 10, seed=1) != glue_rows.rows("wic", "test", 10)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_unknown_names_list_the_known(arguments, message):
     task, split, *more = arguments
     with pytest.raises(ValueError, match=message):
         names = ("count", "domain", "difficulty")
-        glue.rows(task, split, **dict(zip(names, more, strict=False)))
+        glue_rows.rows(task, split, **dict(zip(names, more, strict=False)))
 
 
 FIELDS = {
@@ -180,9 +180,9 @@ def test_renamed():
 def test_splits_share_nothing_up_to_names(task, domain, difficulty):
     """At home all rows of the usual sizes; at sea the first ones."""
     read = {}
-    for split in glue.SPLITS:
+    for split in glue_rows.SPLITS:
         count = None if domain == "home" else COUNTS[split]
-        made = glue.rows(task, split, count, domain=domain, difficulty=difficulty)
+        made = glue_rows.rows(task, split, count, domain=domain, difficulty=difficulty)
         read[split] = {renamed(text) for row in made for text in inputs(task, row)}
     assert not read["validation"] & read["train"]
     assert not read["test"] & (read["train"] | read["validation"])
@@ -195,7 +195,7 @@ def test_no_row_comes_twice(task):
 
 
 def test_record_spans_are_the_names_in_the_text():
-    for row in glue.rows("record", "train", 600):
+    for row in glue_rows.rows("record", "train", 600):
         text, entities = row["passage"]["text"], row["passage"]["entities"]
         words_at = {found.span(): found[0] for found in re.finditer(r"[a-z]+", text)}
         named = [words_at[entity["start"], entity["end"] + 1] for entity in entities]
@@ -281,7 +281,7 @@ def test_multirc_labels_follow_from_the_passage(domain, difficulty):
                 assert right == bool(answer["label"])
 
 
-@pytest.mark.parametrize("domain", glue.DOMAINS)
+@pytest.mark.parametrize("domain", glue_rows.DOMAINS)
 def test_paraphrases_state_the_same_facts(domain):
     banks = words.DOMAINS[domain]
     for task, kind in (("qqp", "question"), ("mrpc", "sentence")):
@@ -345,7 +345,7 @@ def test_a_word_is_in_one_bank_of_one_domain():
 
 def test_the_sentences_of_the_domains_differ():
     for texts in (causes.SITUATIONS, senses.CONTEXTS, pronouns.MOTIVES):
-        home, sea = (set(sentences(texts[domain])) for domain in glue.DOMAINS)
+        home, sea = (set(sentences(texts[domain])) for domain in glue_rows.DOMAINS)
         assert home and sea and not home & sea
 
 
@@ -366,14 +366,14 @@ FORMATS = (
 
 def test_the_scores_of_one_word_cues():
     """The scores that experiments/pocket/README.md names: of a reader who looks for one word."""
-    boolq = glue.rows("boolq", "validation")
+    boolq = glue_rows.rows("boolq", "validation")
     right = [
         (row["question"].split()[-1] in row["passage"].split()) == row["label"] for row in boolq
     ]
     assert round(100 * sum(right) / len(right), 1) == 95.3
 
     said, targets = [], []
-    for row in glue.rows("multirc", "validation"):
+    for row in glue_rows.rows("multirc", "validation"):
         for question in row["passage"]["questions"]:
             for answer in question["answers"]:
                 targets.append({"value": answer["label"], "group": question["idx"]})
@@ -386,7 +386,7 @@ def test_the_scores_of_one_word_cues():
 
     points = 0.0
     things = set(words.DOMAINS["home"].things)
-    for row in glue.rows("copa", "validation"):
+    for row in glue_rows.rows("copa", "validation"):
         premise, *choices = (
             things & set(row[key].split()) for key in ("premise", "choice1", "choice2")
         )
