@@ -11,7 +11,6 @@ the README has a third.
 """
 
 import dataclasses
-import functools
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -68,11 +67,8 @@ class Method:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
 
 
-@functools.lru_cache(maxsize=32)
-def added_shapes(config: T5Config, hooks: Hooks) -> Mapping[str, tuple[int, ...]]:
+def added_shapes(config: T5Config, hooks: Hooks) -> dict[str, tuple[int, ...]]:
     """The path and shape of every parameter that hooks add to a T5."""
-    if hooks == Hooks():
-        return {}
     alone, hooked = parameter_shapes(config), parameter_shapes(config, hooks)
     return {path: shape for path, shape in hooked.items() if path not in alone}
 

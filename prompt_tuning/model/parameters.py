@@ -1,6 +1,7 @@
 """The parameters of a T5 by path: their shapes, and random values for them."""
 
 import functools
+from collections.abc import Mapping
 
 import jax
 import numpy as np
@@ -11,7 +12,8 @@ from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.model.transformer import Transformer
 
 
-def parameter_shapes(config: T5Config, hooks: Hooks = Hooks()) -> dict[str, tuple[int, ...]]:
+@functools.lru_cache(maxsize=64)  # a large model takes seconds to trace
+def parameter_shapes(config: T5Config, hooks: Hooks = Hooks()) -> Mapping[str, tuple[int, ...]]:
     """Lists the path and shape of every parameter, without making any.
 
     >>> config = T5Config(name='doc', vocab_size=16, emb_dim=8, num_heads=2, head_dim=4,
