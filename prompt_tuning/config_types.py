@@ -161,4 +161,6 @@ def _hint(value: Any, expected: Any) -> str:
         return " Decimals have a point, as in 0.3."
     if isinstance(value, str) and fits([value], expected):
         return f" Write [{value!r}]."
+    if fits({}, expected) and not fits("", expected):
+        return " Write {'NAME': VALUE}."
     return ""

@@ -219,7 +219,11 @@ def test_what_has_the_wrong_type_is_one_sentence(bindings, message):
 @pytest.mark.parametrize(
     ("binding", "message"),
     [
-        ("TableTask.label_words=['a', 'b']", "label_words must be a dict or None; got .'a', 'b'"),
+        (
+            "TableTask.label_words=['a', 'b']",
+            "label_words must be a dict or None; "
+            r"got \['a', 'b'\]. Write \{'NAME': VALUE\}",
+        ),
         ("TableTask.input_columns='text'", r"must be a list of text; got 'text'. Write \['text'\]"),
         ("TableTask.free_text='yes'", "free_text must be True or False; got 'yes'"),
         ("TableTask.train_file=3", "train_file must be text; got 3"),

@@ -20,6 +20,7 @@ import json
 import os
 import re
 import string
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 
 from prompt_tuning import folders, paths
@@ -312,6 +313,8 @@ def _print_notes(table: TableTask, file: Table, known: Sequence[str]) -> None:
     """Prints which columns are not read, save those known, which are sometimes empty, and which
     values of the target column are read as another one.
     """
+    if table.target_column not in file.columns:
+        print(f"{file.path!r}: no column {table.target_column!r}, so no row has a label")
     read = columns_read(table)
     unread = [name for name in file.columns if name not in {*read, table.target_column, *known}]
     if unread:
@@ -326,7 +329,14 @@ def _print_notes(table: TableTask, file: Table, known: Sequence[str]) -> None:
     read_as = collections.Counter((cell, label_rule.find(cell, words)) for cell in cells)
     for (cell, value), count in read_as.items():
         if value is not None and cell != value:
-            print(f"{file.path!r}: {cell!r} is read as the label {value!r} in {count:,} rows")
+            rows = "1 row" if count == 1 else f"{count:,} rows"
+            print(f"{file.path!r}: {_told_apart(cell, value)} in {rows}")
+
+
+def _told_apart(cell: str, label: str) -> str:
+    """Cell and label; two forms of a character look the same on a screen."""
+    written = ascii if unicodedata.normalize("NFC", cell) == label else repr
+    return f"{written(cell)} is read as the label {written(label)}"
 
 
 def _labels(table: TableTask, train: Table) -> tuple[str, ...]:
@@ -365,7 +375,10 @@ def _example(table: TableTask, file: Table, row: Row, needs_target: bool) -> tup
 def _target(table: TableTask, file: Table, row: Row) -> str:
     cell = table_files.text_of(file, row, table.target_column)
     if not label_rule.normalise(cell):
-        raise ValueError(f"Line {row.line} of {file.path!r}: {table.target_column!r} is empty.")
+        raise ValueError(
+            f"Line {row.line} of {file.path!r}: {table.target_column!r} is empty. A row to train "
+            "on needs a label; fill it in, or remove the row."
+        )
     return cell
 
 

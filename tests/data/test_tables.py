@@ -137,10 +137,23 @@ def test_free_text_is_measured_as_squad(table):
     assert found == pytest.approx({"em": 50.0, "f1": 100 * (2 / 3 + 1) / 2})
 
 
-def test_test_file_needs_no_target(table, tmp_path):
+def test_test_file_needs_no_target(table, tmp_path, capsys):
     (tmp_path / "test.csv").write_text("text\nSo so\n")
     task = make(table(CSV, test_file=str(tmp_path / "test.csv")))
     assert texts(task, "test") == [("text: So so", "<unk>")]
+    assert "test.csv': no column 'stars', so no row has a label" in capsys.readouterr().out
+
+
+def test_a_row_to_train_on_needs_a_label(table):
+    with pytest.raises(ValueError, match="'stars' is empty. A row to train on needs a label; fill"):
+        texts(make(table("text,stars\nA,1\nB,\nC,0\n")))
+
+
+def test_forms_of_a_label_that_look_the_same_are_told_apart(table, capsys):
+    texts(make(table("text,stars\nA,cafe\u0301\nB,no\nC, no\n", vocabulary="byt5")))
+    said = capsys.readouterr().out
+    assert r"'cafe\u0301' is read as the label 'caf\xe9' in 1 row" in said
+    assert "' no' is read as the label 'no' in 1 row\n" in said
 
 
 def test_a_table_is_read_again_each_time_and_registered_nowhere(table):
