@@ -14,6 +14,7 @@ from prompt_tuning.config_files import (
 from prompt_tuning.config_types import parameters
 from prompt_tuning.config_values import Names, Reached
 from prompt_tuning.macros import MACROS
+from prompt_tuning.run import MACRO_OF_FIELD
 
 
 def check_parts(statements: Iterable[Statement], names: Names) -> None:
@@ -125,6 +126,7 @@ def _unused_macro(
 ) -> str:
     users = [each for each in statements if Macro(one.name) in leaves(each.value)]
     places = {names.place(user) for user in users}
+    places |= {("", "Run", field) for field, macro in MACRO_OF_FIELD.items() if macro == one.name}
     instead = [each for each in final.statements if names.place(each) in places]
     if instead:
         return (

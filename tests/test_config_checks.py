@@ -143,6 +143,9 @@ def test_a_macro_whose_only_use_was_overridden_before_is_refused(tmp_path):
     assert_refused(PARTS, [*REQUIRED, "Run.train_steps=6", "TRAIN_STEPS=5"], message)
     (tmp_path / "my.gin").write_text("TRAIN_STEPS = 5\nRun.train_steps = 6\n")
     assert_refused([*PARTS, str(tmp_path / "my.gin")], REQUIRED, "Run.train_steps is set directly")
+    resolved = config.load(PARTS, [*REQUIRED, "Run.train_steps=6"]).config_text
+    (tmp_path / "config.gin").write_text(resolved)
+    assert_refused([str(tmp_path / "config.gin")], ["TRAIN_STEPS=5"], "Run.train_steps is set dir")
     run = config.load(PARTS, [*REQUIRED, "TRAIN_STEPS=5", "Run.train_steps=6"])
     assert run.train_steps == 6
 
