@@ -12,6 +12,10 @@ _OUT_OF_MEMORY = (
     "decoding), keep the frozen parameters with --gin.Run.param_dtype=bfloat16, or shorten "
     "TASK_FEATURE_LENGTHS."
 )
+_NO_DEVICE = (
+    "JAX cannot start on this device: {reason}. Set JAX_PLATFORMS to cpu, cuda or tpu, or unset "
+    "it, and install the jax of that device."
+)
 _SYSTEM = {
     errno.ENOSPC: "the disk is full. Free some space and run the same command again: a run resumes "
     "from its last saved state",
@@ -52,6 +56,8 @@ def explain(error: BaseException) -> str | None:
         return _full_disk(error) or f"{type(error).__name__}: {_first_line(error)}"
     if isinstance(error, RuntimeError):
         return _runtime(error)
+    if isinstance(error, AssertionError):
+        return _no_device()
     return None
 
 
@@ -77,11 +83,21 @@ def _runtime(error: RuntimeError) -> str | None:
         return _OUT_OF_MEMORY.format(device=f" on the accelerator ({_first_line(error)[:200]})")
     if "Unable to initialize backend" in text or "Unknown backend" in text:
         reason = _one_line(text).split(" (set JAX_PLATFORMS")[0].rstrip(".")
-        return (
-            f"JAX cannot start on this device: {reason[:300]}. Set JAX_PLATFORMS to cpu, cuda or "
-            "tpu, or unset it, and install the jax of that device."
-        )
+        return _NO_DEVICE.format(reason=reason[:300])
     return _full_disk(error)
+
+
+def _no_device() -> str | None:
+    """With JAX_PLATFORMS=cuda and no CUDA, JAX fails with an assertion that says nothing."""
+    import jax
+
+    try:
+        jax.devices()
+    except AssertionError:
+        return _NO_DEVICE.format(reason=f"it finds no {jax.config.jax_platforms} device")
+    except RuntimeError as error:
+        return _runtime(error)
+    return None
 
 
 def _full_disk(error: BaseException) -> str | None:

@@ -85,7 +85,9 @@ def test_eval_and_infer_from_the_runs_own_configuration(trained, tmp_path, capsy
 def test_prompt_show_with_and_without_a_model(trained, checkpoint, tmp_path, capsys):
     folder, _ = trained
     assert main(["prompt", "show", f"{folder}/prompts/best"]) == 0
-    assert "4 vectors of width 16" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "4 vectors of width 16" in shown
+    assert "\nmethod   prompt_tuning, prefix\n" in shown
     table = np.zeros((2, 64), np.float32)
     table[0, 0] = 1.0
     np.save(tmp_path / "p.npy", table + 0.01)

@@ -201,6 +201,17 @@ def test_a_full_disk_wherever_it_is_noticed(thread, tmp_path, monkeypatch, capsy
     assert thread or f"{tmp_path}/run/" in error
 
 
+def test_cuda_where_there_is_none(monkeypatch):
+    """JAX_PLATFORMS=cuda without CUDA fails in JAX with an assertion that has no text."""
+
+    def devices():
+        raise AssertionError
+
+    monkeypatch.setattr(jax, "devices", devices)
+    sentence = cli_errors.explain(AssertionError())
+    assert sentence.startswith("JAX cannot start on this device: it finds no cpu device. Set JAX_")
+
+
 def test_no_such_platform():
     """Outside of this process, in which JAX has chosen its device."""
     code = (

@@ -56,8 +56,8 @@ def export(
     metadata = prompt_file.metadata
     if metadata and metadata.position == "suffix":
         raise ValueError(
-            f"The prompt {prompt_file.path!r} was trained as a suffix of the input; peft "
-            f"prepends every prompt, which would be another function."
+            f"The prompt {prompt_file.path!r} was trained as a suffix of the input, and peft "
+            "prepends every prompt. Train one with Run.prompt_position='prefix' to export it."
         )
     prompt = np.ascontiguousarray(prompt_file.prompt, np.float32)
     described = {"format": "pt", **(header(metadata) if metadata else {})}

@@ -28,6 +28,7 @@ def summary(path: str) -> str:
     metrics = ", ".join(f"{name} {value:.2f}" for name, value in metadata.dev_metrics.items())
     versions = ", ".join(f"{name} {version}" for name, version in metadata.versions.items())
     lines += [
+        f"method   {metadata.kind}, {metadata.position or 'unknown position'}",
         f"model    {metadata.model or 'unknown'}, fingerprint "
         f"{metadata.model_fingerprint or 'unknown'}",
         f"task     {metadata.task}, step {metadata.step:,}, dev: {metrics or 'not measured'}",
