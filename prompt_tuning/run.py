@@ -62,7 +62,7 @@ class Run:
       trainable: patterns of the parameters that train, whole paths; () is all that the
         method adds. Set here it changes the method.
       prompt_file: the file of what was tuned to evaluate [PROMPT_FILE]; None is the run's own
-        best.
+        best, and so is the file that the run in model_dir was started from.
       embedding_file: a .npy table [V, H] that initialisers use instead of the
         model's own [EMBEDDING_FILE].
       allow_other_model: use a prompt although it was made for other parameters.

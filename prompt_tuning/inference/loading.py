@@ -4,8 +4,10 @@ Everything that can be wrong is found here, the cheapest checks first: the task'
 parameters, and only then does anything compile.
 """
 
+import ast
 import dataclasses
 import os
+import re
 from typing import Any, NamedTuple
 
 from prompt_tuning import paths, trees
@@ -48,9 +50,29 @@ def prepare_task(run: Run, *, trained: bool = False) -> TextTask | TextMixture:
 
 def _trained_folder(run: Run) -> str:
     """The MODEL_DIR that the run's prompt comes from: of MODEL_DIR/prompts/best, MODEL_DIR."""
-    if run.prompt_file is None:
+    path = _prompt_file(run)
+    if path is None:
         return run.model_dir
-    return os.path.dirname(os.path.dirname(paths.absolute(run.prompt_file)))
+    return os.path.dirname(os.path.dirname(paths.absolute(path)))
+
+
+def _prompt_file(run: Run) -> str | None:
+    """PROMPT_FILE; None for the run's own best, also if PROMPT_FILE is what the run started from.
+
+    The configuration that a trained run wrote holds the PROMPT_FILE that it started from.
+    """
+    trained_with = os.path.join(run.model_dir, "config.gin")
+    if run.prompt_file is None or not paths.is_file(trained_with) or not _has_own(run):
+        return run.prompt_file
+    text = paths.read_bytes(trained_with).decode(errors="replace")
+    starts = re.findall(r"^(?:Run\.prompt_file|PROMPT_FILE) = (['\"].+['\"])$", text, re.MULTILINE)
+    is_start = run.prompt_file in [paths.expand(ast.literal_eval(start)) for start in starts]
+    return None if is_start else run.prompt_file
+
+
+def _has_own(run: Run) -> bool:
+    path = f"{run.model_dir}/prompts/best"
+    return any(paths.is_file(path + suffix) for suffix in files.SUFFIXES)
 
 
 def load_t5(run: Run, task: TextTask | TextMixture) -> FrozenT5:
@@ -66,15 +88,17 @@ def load_t5(run: Run, task: TextTask | TextMixture) -> FrozenT5:
 def read_added(run: Run, t5: FrozenT5) -> Added:
     """Reads what the method of a run added: PROMPT_FILE, or the best of its model_dir.
 
+    A PROMPT_FILE that the run in model_dir was started from is not what it trained.
+
     Raises:
       ValueError: there is none, it cannot be read, or it is of another method or model.
     """
     if not added_shapes(run.model, run.method.hooks):
         return Added(run.method, {}, None)
-    path = run.prompt_file
+    path = _prompt_file(run)
     if path is None:
         path = f"{run.model_dir}/prompts/best"
-        if not any(paths.is_file(path + suffix) for suffix in files.SUFFIXES):
+        if not _has_own(run):
             raise ValueError(
                 f"There is no trained prompt in {run.model_dir}. Train first, or name a prompt "
                 "with --gin.PROMPT_FILE=..."

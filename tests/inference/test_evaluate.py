@@ -11,7 +11,7 @@ import pytest
 import seqio
 import tiny_runs
 
-from prompt_tuning import trees
+from prompt_tuning import config, trees
 from prompt_tuning.data import batches, registry
 from prompt_tuning.inference import evaluate, loading
 from prompt_tuning.inference.frozen import load_parameters
@@ -174,6 +174,22 @@ def test_a_prompt_is_evaluated_where_it_was_trained(tmp_path, scores):
     message = "was trained as a suffix of the input, but is used here as a prefix. Set Run.prompt_"
     with pytest.raises(ValueError, match=message):
         evaluate.evaluate_run(prefix)
+
+
+def test_a_run_that_started_from_a_prompt_is_measured_with_its_own(tmp_path, scores, prompted):
+    """Its configuration names the prompt that it started from; another one is still taken."""
+    scores += [1.0]
+    start = f"{prompted.run.model_dir}/prompts/best"
+    bindings = ["PROMPT_INITIALIZER=@from_file", "from_file.path=%PROMPT_FILE", "TRAIN_STEPS=2"]
+    run = tiny_runs.load_run(tmp_path, *bindings, f"PROMPT_FILE='{start}'")
+    tiny_runs.train(run)
+    kept = config.load([f"{tmp_path}/config.gin"])
+    assert kept.prompt_file == start
+    own, other = f"{tmp_path}/prompts/best.safetensors", f"{tmp_path}/prompts/step_000002.npy"
+    for prompt_file, expected in ((start, own), (other, other)):
+        asked = dataclasses.replace(kept, prompt_file=prompt_file)
+        loaded = loading.load_trained(asked, loading.prepare_task(asked, trained=True))
+        assert loaded.what == f"prompt {expected}"
 
 
 def test_without_training_there_is_nothing_to_evaluate(tmp_path):
