@@ -65,8 +65,10 @@ def _system(error: OSError) -> str:
     reason = _SYSTEM.get(error.errno)
     if reason is None:
         return _one_line(error)
-    where = f"{error.filename!r} cannot be used" if error.filename else "A file cannot be written"
-    return f"{where}: {reason}."
+    if not error.filename:
+        return f"A file cannot be written: {reason}."
+    name = re.sub(r"\.tmp-[^/]+$", "", str(error.filename))  # see folders.py
+    return f"{name!r} cannot be used: {reason}."
 
 
 def _module(error: ModuleNotFoundError) -> str | None:

@@ -36,6 +36,10 @@ EXPLAINED = {
     "quota": (system_error(errno.EDQUOT, "/run/a"), "the disk quota is used up"),
     "read-only disk": (system_error(errno.EROFS, "/run/a"), "the disk is read-only"),
     "no permission": (system_error(errno.EACCES, "/run/a"), "'/run/a' cannot be used: permission"),
+    "no permission, temporary name": (
+        system_error(errno.EACCES, "/run/a.jsonl.tmp-node7-4242-9f3a61c0"),
+        "'/run/a.jsonl' cannot be used: permission",
+    ),
     "file in the way": (system_error(errno.EEXIST, "/run/a"), "a file of that name exists already"),
     "folder for a file": (system_error(errno.EISDIR, "/a"), "expected a file"),
     "file for a folder": (system_error(errno.ENOTDIR, "/a/b"), "expected a folder"),

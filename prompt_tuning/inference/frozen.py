@@ -184,6 +184,11 @@ class FrozenT5:
             self.check_fits(prompt, position=position)
             position = position or (prompt.metadata and prompt.metadata.position)
             prompt = prompt.prompt
+        if not isinstance(prompt, np.ndarray | jax.Array):
+            raise ValueError(
+                f"A prompt is an array (P, {self.config.emb_dim}), or a file that load_prompt has "
+                f"read; got {prompt!r}."
+            )
         if prompt.ndim != 2 or prompt.shape[1] != self.config.emb_dim:
             raise ValueError(
                 f"{self.config.name} needs a prompt of shape (P, {self.config.emb_dim}); got "

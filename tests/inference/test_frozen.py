@@ -124,6 +124,9 @@ def test_a_prompt_that_does_not_fit_is_refused(t5):
     with pytest.raises(ValueError, match=r"needs a prompt of shape \(P, 16\); got \(3, 8\)"):
         t5.generate(["a"], prompt=np.ones((3, 8), np.float32))
     with_prompt = inspect.unwrap(FrozenT5.with_prompt)
+    message = r"array \(P, 16\), or a file that load_prompt has read; got 'prompts/best'"
+    with pytest.raises(ValueError, match=message):
+        with_prompt(t5, "prompts/best")
     with pytest.raises(ValueError, match=r"needs a prompt of shape \(P, 16\); got \(16,\)"):
         with_prompt(t5, np.ones(16, np.float32))
     with pytest.raises(ValueError, match="made for t5_1_1_small with fingerprint 0123456789"):
