@@ -63,7 +63,15 @@ def _run(arguments: list[str]) -> int:
     from prompt_tuning.pocket import register
 
     register.register_models()
+    _find_modules_of_the_working_directory()
     return options.command(options) or 0
+
+
+def _find_modules_of_the_working_directory() -> None:
+    """As `python -m` does: @my_methods.mlp_prompt is a file beside the user's data."""
+    folder = os.getcwd()
+    if folder not in sys.path:
+        sys.path.append(folder)  # last, so that it hides no library
 
 
 def _let_every_character_through() -> None:

@@ -28,7 +28,11 @@ def add_prompt_commands(commands) -> None:
     show = actions.add_parser("show", help="print shape, norm, range, origin and nearest pieces")
     show.add_argument("path")
     show.add_argument("--checkpoint", help="of the frozen model, for the nearest vocabulary pieces")
-    show.add_argument("--vocabulary", default="t5", choices=("t5", "mt5", "byt5", "pocket"))
+    show.add_argument(
+        "--vocabulary",
+        choices=("t5", "mt5", "byt5", "pocket"),
+        help="default: pocket for a pocket model, t5 otherwise",
+    )
     show.add_argument("--vocabulary_file", help="sentencepiece model on disk")
     show.add_argument("--count", type=count, default=5, help="pieces per position, by cosine")
     show.set_defaults(command=_prompt_show)
@@ -92,7 +96,8 @@ def _print_nearest_pieces(options) -> None:
     from prompt_tuning.prompts import files, show
 
     prompt = files.read_prompt(options.path).prompt
-    pieces = vocabularies.get(options.vocabulary, options.vocabulary_file).pieces()
+    family = options.vocabulary or checkpoint.family_of_name(options.checkpoint) or "t5"
+    pieces = vocabularies.get(family, options.vocabulary_file).pieces()
     table = checkpoint.read_variable(options.checkpoint, EMBEDDING_PATH)
     found = show.nearest(prompt, table[: len(pieces)], options.count)
     for position, row in enumerate(found):

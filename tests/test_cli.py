@@ -1,12 +1,15 @@
 """Tests of prompt_tuning/cli.py: the commands, and one sentence for each error."""
 
+import importlib
 import json
 import shutil
+import sys
 import zipfile
 
 import numpy as np
 import pytest
 
+from prompt_tuning import cli
 from prompt_tuning.cli import main
 from prompt_tuning.prompts import files
 
@@ -103,6 +106,25 @@ def test_prompt_show_with_and_without_a_model(trained, checkpoint, tmp_path, cap
     *summary, first, _ = capsys.readouterr().out.splitlines()
     assert summary[1] == "shape    2 vectors of width 64"
     assert len(first.split()) == 5  # the position, and two pieces with their cosines
+
+
+def test_prompt_show_knows_the_vocabulary_of_a_pocket_model(tmp_path, capsys):
+    np.save(tmp_path / "p.npy", np.ones((2, 32), np.float32))
+    command = ["prompt", "show", f"{tmp_path}/p.npy", "--checkpoint=pocket_xs", "--count=1"]
+    assert main(command) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 6 + 2  # the summary, and two vectors
+
+
+def test_modules_in_the_working_directory_are_found(tmp_path, monkeypatch, capsys):
+    """Also by `prompt-tuning`, a script in another folder."""
+    (tmp_path / "only_here.py").write_text("WORD = 'found'\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(
+        cli, "_tasks", lambda options: print(importlib.import_module("only_here").WORD)
+    )
+    assert main(["tasks"]) == 0
+    assert capsys.readouterr().out == "found\n"
 
 
 def test_checkpoint_show_lists_t5x_names(checkpoint, capsys):

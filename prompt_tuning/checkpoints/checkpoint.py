@@ -100,14 +100,19 @@ def find(path: str | os.PathLike) -> str:
     return _find(os.fspath(path))[0]
 
 
+def family_of_name(path: str) -> str | None:
+    """The family that a registered name is of, see `register_names`; None for a path."""
+    return next((family for family, names in _NAMED.items() if names.is_name(path)), None)
+
+
 def stated_fingerprint(path: str) -> str | None:
     """The fingerprint of a checkpoint's parameters, where it is known without reading them.
 
     Returns:
       None for a path, and for a name whose family does not know it.
     """
-    named = next((names for names in _NAMED.values() if names.is_name(path)), None)
-    return named.fingerprint(path) if named else None
+    family = family_of_name(path)
+    return _NAMED[family].fingerprint(path) if family else None
 
 
 def step_of(name: str) -> int | None:

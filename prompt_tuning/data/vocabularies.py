@@ -119,9 +119,10 @@ class SentencePieces:
             what = f"The {self.family} vocabulary cannot be read from {path!r}"
         return (
             f"{what} ({(str(error).strip() or type(error).__name__).splitlines()[0][:120]}). Name "
-            "the sentencepiece file with --gin.VOCABULARY_FILE=FILE, with "
-            f"vocabularies.get({self.family!r}, file=FILE) in Python or with the environment "
-            f"variable {self.variable}; the official file is {self.official_file}."
+            "the sentencepiece file with --gin.VOCABULARY_FILE=FILE (where a command reads no gin, "
+            f"--vocabulary_file=FILE), with vocabularies.get({self.family!r}, file=FILE) in Python "
+            f"or with the environment variable {self.variable}; the official file is "
+            f"{self.official_file}."
         )
 
 

@@ -163,7 +163,11 @@ def as_prompt(tuned: TunedFile) -> PromptFile:
       ValueError: see `read_prompt`.
     """
     path, arrays, metadata = tuned.path, tuned.arrays, tuned.metadata
-    metadata_lib.check_kind(path, metadata, PLAIN)
+    if metadata is not None and metadata.kind != PLAIN:
+        raise ValueError(
+            f"{path!r} holds what the method {metadata.kind} trained, and a plain prompt is "
+            f"expected. Use it in a run whose Run.method is {metadata.kind}."
+        )
     if _TENSOR not in arrays:
         raise ValueError(
             f"{path!r} is not a prompt file: expected one tensor named {_TENSOR!r}, it holds "

@@ -3,38 +3,47 @@
 import numpy as np
 
 from prompt_tuning.prompts import files
+from prompt_tuning.prompts.metadata import PLAIN, PromptMetadata
 from prompt_tuning.shapes import Float
 
 
 def summary(path: str) -> str:
-    """Describes a prompt file in a few lines.
+    """Describes a prompt file, or that of another method, in a few lines.
 
     Raises:
       ValueError: the file cannot be read.
     """
-    found = files.read_prompt(path)
-    prompt = found.prompt
+    found = files.read(path)
+    lines = [f"file     {found.path}"]
+    if found.metadata is None or found.metadata.kind == PLAIN:
+        lines += _prompt_lines(files.as_prompt(found).prompt)
+    else:
+        lines += [f"array    {name} {array.shape}" for name, array in found.arrays.items()]
+    return "\n".join([*lines, *_origin_lines(found.metadata)])
+
+
+def _prompt_lines(prompt: Float[np.ndarray, "P H"]) -> list[str]:
     norms = np.linalg.norm(prompt, axis=1)
-    lines = [
-        f"file     {found.path}",
+    return [
         f"shape    {prompt.shape[0]} vectors of width {prompt.shape[1]}",
         f"RMS      {np.sqrt(np.mean(np.square(prompt))):.4g}",
         f"range    {prompt.min():.4g} to {prompt.max():.4g}",
         f"norms    {norms.min():.4g} to {norms.max():.4g}, mean {norms.mean():.4g}",
     ]
-    metadata = found.metadata
+
+
+def _origin_lines(metadata: PromptMetadata | None) -> list[str]:
     if metadata is None:
-        return "\n".join([*lines, "model    unknown: the file has no metadata"])
+        return ["model    unknown: the file has no metadata"]
     metrics = ", ".join(f"{name} {value:.2f}" for name, value in metadata.dev_metrics.items())
     versions = ", ".join(f"{name} {version}" for name, version in metadata.versions.items())
-    lines += [
-        f"method   {metadata.kind}, {metadata.position or 'unknown position'}",
+    return [
+        f"method   {metadata.kind}" + f", {metadata.position}" * bool(metadata.position),
         f"model    {metadata.model or 'unknown'}, fingerprint "
         f"{metadata.model_fingerprint or 'unknown'}",
         f"task     {metadata.task}, step {metadata.step:,}, dev: {metrics or 'not measured'}",
         f"made     {metadata.created} with {versions}",
     ]
-    return "\n".join(lines)
 
 
 def nearest(

@@ -13,7 +13,7 @@ import tiny_runs
 from prompt_tuning import config, trees
 from prompt_tuning.data import batches
 from prompt_tuning.inference import evaluate, infer, loading
-from prompt_tuning.prompts import files
+from prompt_tuning.prompts import files, show
 from prompt_tuning.training import loop
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -78,6 +78,12 @@ def test_its_file_records_its_method(done):
     assert metadata.settings == {"length": 4, "hidden": 8}
     assert (metadata.model, metadata.task) == ("tiny_byt5", "generated_sentiment")
     assert metadata.step == done.trained.best_step
+
+
+def test_its_file_can_be_shown(done):
+    lines = show.summary(done.trained.path).splitlines()
+    assert "array    encoder/prompt/prompt/inputs (4, 16)" in lines
+    assert "method   mlp_prompt" in lines
 
 
 def test_stopped_and_resumed_it_ends_the_same(done, tmp_path, monkeypatch):

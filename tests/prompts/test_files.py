@@ -231,7 +231,7 @@ def test_the_file_of_another_method_is_no_prompt(tmp_path):
         name: x.tolist() for name, x in arrays.items()
     }
     assert (found.metadata.kind, found.metadata.settings) == ("lora", {"rank": 2})
-    with pytest.raises(ValueError, match="a.safetensors' holds what the method lora trained, but"):
+    with pytest.raises(ValueError, match="a.safetensors' holds what the method lora trained, and"):
         files.read_prompt(path)
 
 
