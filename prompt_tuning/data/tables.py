@@ -253,6 +253,11 @@ def _check_settings(table: TableTask) -> None:
             f"The template {table.template!r} names no column, so every input would be the same; "
             "write one in braces, such as {text}."
         )
+    if table.target_column in columns_read(table):
+        raise ValueError(
+            f"The input of {table.name!r} would hold the answer: the target column "
+            f"{table.target_column!r} is in its input_columns or template. Remove it there."
+        )
     _check_label_words(table)
 
 

@@ -108,7 +108,8 @@ class FrozenT5:
                 f"The vocabulary has {self.vocabulary.vocab_size:,} ids, but {self.config.name} "
                 f"embeds {self.config.vocab_size:,}. Choose a task of the model's own vocabulary: "
                 "the names of mT5 tasks begin with 'mt5_', those of ByT5 tasks with 'byt5_', those "
-                "of the pocket models' with 'pocket_' (after 'taskless_')."
+                "of the pocket models' with 'pocket_' (after 'taskless_'); your own table's is "
+                "TableTask.vocabulary."
             )
 
     @functools.cached_property

@@ -110,6 +110,8 @@ def begin(run: Run) -> tuple[Training, TrainState]:
     for examples in [*stream.examples, *dev_sets]:
         print(examples.report())
     print(describe.first_example(stream.examples[0]))
+    if note := setup.unread_prompt_file(run):
+        print(note)
     t5 = loading.load_t5(run, task)
     model, trainable, frozen, added = setup.split_parameters(run, t5)
     print(f"{run.model.name} from {run.initial_checkpoint_path}, fingerprint {t5.fingerprint}")

@@ -1,5 +1,6 @@
 """What a run needs before its first step: initial values, and which parameters train."""
 
+import os
 from typing import NamedTuple
 
 import jax
@@ -38,6 +39,20 @@ def initial_values(run: Run, t5: FrozenT5) -> trees.FlatTree:
     if run.embedding_file is not None:
         table = read_table(run.embedding_file, run.model.emb_dim)
     return method.initial_values(run.method, prompt_rng(run.seed), t5.start(table))
+
+
+def unread_prompt_file(run: Run) -> str | None:
+    """A sentence on a PROMPT_FILE that training does not start from; None if there is no such."""
+    start = run.prompt_initializer
+    values = getattr(start, "keywords", {}).values()
+    if run.prompt_file is None or run.prompt_file in [
+        os.path.expanduser(value) for value in values if isinstance(value, str)
+    ]:
+        return None
+    return (
+        f"PROMPT_FILE {run.prompt_file!r} is not read in training; add gin/prompts/file.gin in "
+        "place of the other part of gin/prompts to start from it"
+    )
 
 
 def prompt_rng(seed: int) -> jax.Array:

@@ -144,6 +144,15 @@ def test_test_file_needs_no_target(table, tmp_path, capsys):
     assert "test.csv': no column 'stars', so no row has a label" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "settings", [{"input_columns": ("text", "stars")}, {"template": "{text} {stars}"}]
+)
+def test_the_input_never_holds_the_answer(table, settings):
+    message = "would hold the answer: the target column 'stars' is in its input_columns or temp"
+    with pytest.raises(ValueError, match=message):
+        make(table(CSV, **settings))
+
+
 def test_a_row_to_train_on_needs_a_label(table):
     with pytest.raises(ValueError, match="'stars' is empty. A row to train on needs a label; fill"):
         texts(make(table("text,stars\nA,1\nB,\nC,0\n")))

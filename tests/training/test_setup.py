@@ -19,6 +19,7 @@ from prompt_tuning.prompts import files
 from prompt_tuning.prompts.initializers import (
     from_class_labels,
     from_embedded_string,
+    from_file,
     from_random_uniform,
 )
 from prompt_tuning.prompts.metadata import PromptMetadata
@@ -166,6 +167,16 @@ def test_a_task_of_another_models_vocabulary_is_refused(monkeypatch):
     run = make_run(model=dataclasses.replace(tiny_runs.MODEL, vocab_size=200))
     with pytest.raises(ValueError, match="The vocabulary has 259 ids, but tiny_byt5 embeds 200"):
         loading.load_t5(run, tasks.get("generated_sentiment"))
+
+
+@pytest.mark.parametrize("name", ["start.npy", "~/start.npy"])
+def test_a_prompt_file_that_training_does_not_read_is_named(name, tmp_path):
+    run = tiny_runs.make_run(tmp_path, prompt_file=name)
+    assert "start.npy' is not read in training; add" in setup.unread_prompt_file(run)
+    start = functools.partial(from_file, path=name)
+    run = tiny_runs.make_run(tmp_path, prompt_file=name, prompt_initializer=start)
+    assert setup.unread_prompt_file(run) is None
+    assert setup.unread_prompt_file(tiny_runs.make_run(tmp_path)) is None
 
 
 def test_the_prompt_of_a_run_is_its_best_or_the_one_it_names(t5, tmp_path):
