@@ -8,7 +8,6 @@ Names are not resolved here and nothing is called, but the modules of import lin
 import dataclasses
 import difflib
 import importlib
-import os
 import re
 import sysconfig
 import tokenize
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gin import config_parser
+from prompt_tuning import paths
 
 COMMAND_LINE = "the command line"
 PART_LEVEL = 0
@@ -154,9 +154,9 @@ def find(name: str, folders: Iterable[Path]) -> Path:
     """Finds a gin file; `~` is the home folder.
 
     Raises:
-      ValueError: it is in none of the folders; close names are listed.
+      ValueError: it is in none of the folders; close names are listed. Or it is in a bucket.
     """
-    name = os.path.expanduser(os.fspath(name))
+    name = paths.local(name, "A configuration file")
     for folder in folders:
         path = folder / name  # joining keeps an absolute name
         if path.is_file():

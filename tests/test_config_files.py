@@ -106,6 +106,12 @@ def test_an_unknown_file_names_close_ones():
         config.load(["gin/models/t5_1_1_smal.gin"])
 
 
+def test_a_file_in_a_bucket_is_refused():
+    message = "A configuration file has to be in a local folder, got 'gs://b/run/config.gin'. Copy"
+    with pytest.raises(ValueError, match=message):
+        config.load(["gs://b/run/config.gin"])
+
+
 def test_a_syntax_error_names_its_line(tmp_path):
     (tmp_path / "bad.gin").write_text("A = 1\nB = = 2\n")
     with pytest.raises(ValueError, match="bad.gin, line 2: not gin syntax"):

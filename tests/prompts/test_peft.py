@@ -78,7 +78,7 @@ def test_an_existing_folder_is_left_alone(tmp_path):
 
 def test_a_suffix_is_refused(tmp_path):
     metadata = PromptMetadata("t5", "f", 2, 4, position="suffix")
-    message = "'p' was trained as a suffix .* peft prepends every prompt. Train .*'prefix' to export"
+    message = "was trained as a suffix .* peft prepends every prompt. Train .*'prefix' to export"
     with pytest.raises(ValueError, match=message):
         peft.export(PromptFile("p", PROMPT, metadata), tmp_path / "a")
 
