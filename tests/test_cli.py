@@ -295,6 +295,10 @@ def test_your_own_table_trains_and_infers(capsys, tmp_path):
     run.append(f"--gin.TableTask.validation_file={tmp_path}/dev.jsonl")
     assert main(["infer", *run, f"--input={tmp_path}/new.csv", f"--output={tmp_path}/o.jsonl"]) == 0
     lines = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    shutil.copy(tmp_path / "run/prompts/best.safetensors", tmp_path / "moved.safetensors")
+    moved = [*run, f"--gin.PROMPT_FILE={tmp_path}/moved", f"--input={tmp_path}/new.csv"]
+    assert main(["infer", *moved, f"--output={tmp_path}/moved.jsonl"]) == 0
+    assert (tmp_path / "moved.jsonl").read_text() == (tmp_path / "o.jsonl").read_text()
     assert [(line["id"], line["input"]) for line in lines] == [
         ("1", "text: it is good"),
         ("2", "text: "),

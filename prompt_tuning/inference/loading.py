@@ -37,8 +37,7 @@ def prepare_task(run: Run, *, trained: bool = False) -> TextTask | TextMixture:
     if run.task_module is not None:
         tasks.import_task_module(run.task_module)
     local = run.local_tasks
-    if trained:
-        folder = _trained_folder(run)
+    for folder in _trained_folders(run) if trained else ():
         local = [
             tables.recall(one, folder) if isinstance(one, tables.TableTask) else one
             for one in local
@@ -48,12 +47,14 @@ def prepare_task(run: Run, *, trained: bool = False) -> TextTask | TextMixture:
     )
 
 
-def _trained_folder(run: Run) -> str:
-    """The MODEL_DIR that the run's prompt comes from: of MODEL_DIR/prompts/best, MODEL_DIR."""
+def _trained_folders(run: Run) -> list[str]:
+    """The MODEL_DIR that the run's prompt comes from, and the run's own if the prompt was moved.
+
+    A prompt MODEL_DIR/prompts/best comes from MODEL_DIR.
+    """
     path = _prompt_file(run)
-    if path is None:
-        return run.model_dir
-    return os.path.dirname(os.path.dirname(paths.absolute(path)))
+    moved = [] if path is None else [os.path.dirname(os.path.dirname(paths.absolute(path)))]
+    return [*moved, run.model_dir]
 
 
 def _prompt_file(run: Run) -> str | None:
