@@ -96,7 +96,8 @@ def _no_device() -> str | None:
     try:
         jax.devices()
     except AssertionError:
-        return _NO_DEVICE.format(reason=f"it finds no {jax.config.jax_platforms} device")
+        kind = jax.config.jax_platforms
+        return _NO_DEVICE.format(reason=f"it finds no {kind} device" if kind else "it finds none")
     except RuntimeError as error:
         return _runtime(error)
     return None

@@ -213,8 +213,13 @@ def test_cuda_where_there_is_none(monkeypatch):
         raise AssertionError
 
     monkeypatch.setattr(jax, "devices", devices)
-    sentence = cli_errors.explain(AssertionError())
-    assert sentence.startswith("JAX cannot start on this device: it finds no cpu device. Set JAX_")
+    before = jax.config.jax_platforms
+    try:
+        jax.config.update("jax_platforms", "cuda")
+        sentence = cli_errors.explain(AssertionError())
+    finally:
+        jax.config.update("jax_platforms", before)
+    assert sentence.startswith("JAX cannot start on this device: it finds no cuda device. Set JAX_")
 
 
 def test_no_such_platform():

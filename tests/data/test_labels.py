@@ -142,7 +142,7 @@ def test_a_perfectly_learned_label_scores_100_however_it_is_spelled(table, spell
     task = table(rows)
     assert task.labels == ("no", "yes")
     assert learned(task) == {"accuracy": 100.0}
-    said = f"validation.csv': {spelling!r} is read as the label 'yes' in 1 rows"
+    said = f"validation.csv': {spelling!r} is read as the label 'yes' in 1 row\n"
     assert capsys.readouterr().out.count(said) == 1
 
 
