@@ -17,6 +17,7 @@ from jax.experimental import multihost_utils
 from t5x import gin_utils
 
 from prompt_tuning import folders, paths, trees
+from prompt_tuning.bridge.network import PromptTransformer
 from prompt_tuning.methods import prompt_tuning
 from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.prompts import files
@@ -25,13 +26,16 @@ from prompt_tuning.prompts.metadata import PromptMetadata
 SaveTransformation = Callable[[Mapping[str, Any], Any], tuple[Mapping[str, Any], Any]]
 
 
-def prompt_files(*, model_dir: str, config: T5Config, task: str) -> SaveTransformation:
+def prompt_files(
+    *, model_dir: str, config: T5Config, task: str, module: PromptTransformer | None = None
+) -> SaveTransformation:
     """Makes the function that T5X calls at every save; it changes nothing in what is saved.
 
     Args:
       model_dir: the run's folder.
       config: the T5, for its name.
       task: what the prompt is trained on, for the files' metadata.
+      module: the network, for the position of its prompt; None leaves the position unknown.
     """
     fingerprint: list[str] = []  # of the frozen model, which every save shares
 
@@ -48,6 +52,7 @@ def prompt_files(*, model_dir: str, config: T5Config, task: str) -> SaveTransfor
                 width=array.shape[1],
                 task=task,
                 step=int(state["state"]["step"]),
+                position=module.position if module else "",
                 config=gin_utils.get_gin_config_str(),
             )
             _write(model_dir, array, metadata)

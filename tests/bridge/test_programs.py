@@ -138,6 +138,7 @@ def test_the_prompt_moved_and_the_model_did_not(done):
     np.testing.assert_array_equal(after[PROMPT_PATH], ended)
     metadata = files.read_prompt(done.run / "prompts" / "step_000106").metadata
     assert metadata.model_fingerprint == trees.fingerprint(frozen)
+    assert metadata.position == "prefix"
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("prompt_tuning.bridge", exc_type=ImportError)
 
 from prompt_tuning import trees
-from prompt_tuning.bridge import saving
+from prompt_tuning.bridge import network, saving
 from prompt_tuning.prompts import files
 from prompt_tuning.prompts.prompt import PROMPT_PATH
 
@@ -43,6 +43,16 @@ def test_both_files_are_written_and_the_save_is_not_changed(
     np.testing.assert_array_equal(np.load(tmp_path / "prompts" / "step_001000.npy"), prompt)
     left = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
     assert left == ["encoder.prompt.prompt.prompt", "step_001000.npy", "step_001000.safetensors"]
+
+
+@pytest.mark.parametrize("position", ["prefix", "suffix"])
+def test_the_files_say_where_the_prompt_is(tmp_path, config, state, position):
+    module = network.transformer(config=config, prompt_length=5, position=position)
+    saving.prompt_files(model_dir=str(tmp_path), config=config, task="t", module=module)(
+        state, None
+    )
+    found = files.read_prompt(tmp_path / "prompts" / "step_001000")
+    assert (found.metadata.kind, found.metadata.position) == ("prompt_tuning", position)
 
 
 def test_a_later_save_of_the_same_run_hashes_the_model_no_more(
