@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 import seqio
+from config_parts import load, load_text
 
 import gin
 from prompt_tuning import api, config, config_files
@@ -19,26 +20,6 @@ from prompt_tuning.run import Run
 from prompt_tuning.sweeps import grid
 
 ROOT = Path(__file__).parent.parent
-PARTS = [
-    "gin/models/tiny_byt5.gin",
-    "gin/tasks/generated_sentiment.gin",
-    "gin/prompts/class_labels.gin",
-    "gin/decoding/greedy.gin",
-    "gin/methods/prompt_tuning.gin",
-    "gin/runs/run.gin",
-]
-REQUIRED = ["MODEL_DIR=/tmp/run", "INITIAL_CHECKPOINT_PATH=random"]
-
-
-def load(*bindings, without=(), files=()):
-    """A run of PARTS less those of some folders, with more files and bindings."""
-    parts = [part for part in PARTS if not any(f"/{folder}/" in part for folder in without)]
-    return config.load([*parts, *files], [*REQUIRED, *bindings])
-
-
-def load_text(text, tmp_path):
-    (tmp_path / "config.gin").write_text(text)
-    return config.load([str(tmp_path / "config.gin")])
 
 
 def assert_same_run(first, second):

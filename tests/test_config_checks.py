@@ -7,18 +7,10 @@ from typing import Any
 import jax
 import optax
 import pytest
+from config_parts import PARTS, REQUIRED
 
 from prompt_tuning import config, config_types
 
-PARTS = [
-    "gin/models/tiny_byt5.gin",
-    "gin/tasks/generated_sentiment.gin",
-    "gin/prompts/class_labels.gin",
-    "gin/decoding/greedy.gin",
-    "gin/methods/prompt_tuning.gin",
-    "gin/runs/run.gin",
-]
-REQUIRED = ["MODEL_DIR=/tmp/run", "INITIAL_CHECKPOINT_PATH=random"]
 TABLE = [
     "TableTask.train_file='t.csv'",
     "TableTask.validation_file='t.csv'",

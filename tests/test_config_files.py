@@ -5,19 +5,11 @@ import re
 from pathlib import Path
 
 import pytest
+from config_parts import PARTS, REQUIRED
 
 from prompt_tuning import config, config_files
 
 ROOT = Path(__file__).parent.parent
-PARTS = [
-    "gin/models/tiny_byt5.gin",
-    "gin/tasks/generated_sentiment.gin",
-    "gin/prompts/class_labels.gin",
-    "gin/decoding/greedy.gin",
-    "gin/methods/prompt_tuning.gin",
-    "gin/runs/run.gin",
-]
-REQUIRED = ["MODEL_DIR=/tmp/run", "INITIAL_CHECKPOINT_PATH=random"]
 
 
 def test_the_order_of_parts_changes_nothing():

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import pytest
+from config_parts import PARTS
 from jax.experimental.compilation_cache import compilation_cache
 
 from prompt_tuning import config
@@ -37,14 +38,6 @@ DIMENSIONS = {
 MODEL = T5Config(name="tiny_byt5", vocab_size=384, **DIMENSIONS)
 MODEL_BYTES = 74_688  # of MODEL in float32
 
-PARTS = [
-    "gin/models/tiny_byt5.gin",
-    "gin/tasks/generated_sentiment.gin",
-    "gin/prompts/class_labels.gin",
-    "gin/decoding/greedy.gin",
-    "gin/methods/prompt_tuning.gin",
-    "gin/runs/run.gin",
-]
 BINDINGS = [
     *(f"T5Config.{name}={value}" for name, value in DIMENSIONS.items()),
     "INITIAL_CHECKPOINT_PATH=random",

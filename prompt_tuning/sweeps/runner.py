@@ -36,7 +36,7 @@ from prompt_tuning.training import plots, progress
 from prompt_tuning.training.loop import train_run
 
 KEPT = {
-    "prompts": ("prompts", "metrics.jsonl", "config.gin"),  # small; no tuned model, no state
+    "prompts": ("prompts", progress.METRICS_FILE, "config.gin"),  # small; no tuned model, no state
     "nothing": (),
     "all": None,
 }
@@ -193,7 +193,7 @@ def _earlier_seconds(folder: str) -> float:
             found = json.load(file)
     except (FileNotFoundError, json.JSONDecodeError):
         return 0.0
-    outputs = [os.path.join(folder, name) for name in ("log.txt", "metrics.jsonl")]
+    outputs = [os.path.join(folder, name) for name in ("log.txt", progress.METRICS_FILE)]
     last = max((os.path.getmtime(path) for path in outputs if os.path.exists(path)), default=0.0)
     return found["seconds"] + max(0.0, last - found["began"])
 

@@ -5,8 +5,8 @@ import json
 import os
 
 from prompt_tuning import folders, paths
+from prompt_tuning.training.progress import METRICS_FILE
 
-METRICS_FILE = "metrics.jsonl"
 SIZE_INCHES = (9.0, 3.5)
 DOTS_PER_INCH = 120
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from prompt_tuning import folders, paths, trees
 
+METRICS_FILE = "metrics.jsonl"
 LINE_WIDTH = 110
 
 
@@ -130,7 +131,7 @@ class Metrics:
         from flax.metrics import tensorboard  # imports TensorFlow, as the run's task has done
 
         paths.make_folder(folder)
-        self._path = os.path.join(folder, "metrics.jsonl")
+        self._path = os.path.join(folder, METRICS_FILE)
         self._lines = _lines_until(self._path, start_step)
         if paths.is_file(self._path):
             folders.replace_file(self._path, "".join(self._lines).encode())
