@@ -1,7 +1,7 @@
 """Which lengths rows are padded to: a few, since the model compiles once for each.
 
-    needs     31 35 38 70 81 140      the longest row of each batch
-    widths    40       88    144      three programs; every batch is padded to the next width
+needs     31 35 38 70 81 140      the longest row of each batch
+widths    40       88    144      three programs; every batch is padded to the next width
 """
 
 from collections.abc import Iterable, Sequence

@@ -53,9 +53,7 @@ class CachedDecoder:
         Returns:
           Logits, and the cache with this position in it.
         """
-        return self._apply(
-            tokens[:, None], cache, index, self._encoded.inputs, method="decode_step"
-        )
+        return self._apply(tokens[:, None], cache, index, method="decode_step")
 
     def take(self, cache: Any, rows: Int[Array, " R"]) -> Any:
         """Reorders the cache: row r continues the sequence of row `rows[r]`, of the same input."""

@@ -5,16 +5,14 @@ from typing import NamedTuple
 from flax import linen as nn
 
 from prompt_tuning.model import masks
+from prompt_tuning.model.attention import Biases
+from prompt_tuning.model.compute import Compute
+from prompt_tuning.model.dropout import Keys, LayerMasks, encoder_masks, scale
 from prompt_tuning.model.hooks import Hooks
 from prompt_tuning.model.inputs import Inputs
-from prompt_tuning.model.layers import (
-    Attention,
-    FeedForward,
-    RelativePositionBias,
-    RMSNorm,
-    dropout,
-)
+from prompt_tuning.model.layers import Attention, FeedForward, RelativePositionBias, RMSNorm
 from prompt_tuning.model.sizes import T5Config
+from prompt_tuning.model.stack import run_layers
 from prompt_tuning.shapes import Array, Float
 
 
@@ -34,6 +32,7 @@ class EncoderLayer(nn.Module):
 
     config: T5Config
     hooks: Hooks = Hooks()
+    compute: Compute = Compute()
     layer: int | None = None
 
     @nn.compact
@@ -41,14 +40,14 @@ class EncoderLayer(nn.Module):
         self,
         x: Float[Array, "B S H"],
         inputs: Inputs,
-        bias: Float[Array, "B N S S"],
-        deterministic: bool = True,
+        biases: Biases,
+        masks: LayerMasks | None = None,
     ) -> Float[Array, "B S H"]:
         cfg = self.config
-        drop = dropout(cfg.dropout_rate)
+        drop = masks or LayerMasks(*[None] * 4)
 
-        def add(x, y, sublayer):
-            y = drop(y, deterministic=deterministic)
+        def add(x, y, mask, sublayer):
+            y = scale(y, mask)
             after = self.hooks.make("after_sublayer", "encoder", self.layer, sublayer)
             return x + (y if after is None else after(y, x))
 
@@ -56,14 +55,14 @@ class EncoderLayer(nn.Module):
         x = x if change is None else change(x, inputs)
         y = RMSNorm(cfg.activation_dtype, name="pre_attention_layer_norm")(x)
         place = ("encoder", self.layer, "self_attention")
-        attention = Attention(cfg, self.hooks, place, name="attention")
+        attention = Attention(cfg, self.hooks, place, self.compute, name="attention")
         queries = attention.queries(y)
         keys_values = attention.with_extra(*attention.keys_values(y), inputs)
-        y = attention(queries, *keys_values, bias, deterministic=deterministic)
-        x = add(x, y, "self_attention")
+        y = attention(queries, *keys_values, biases, drop.weights)
+        x = add(x, y, drop.attention, "self_attention")
         y = RMSNorm(cfg.activation_dtype, name="pre_mlp_layer_norm")(x)
-        y = FeedForward(cfg, self.hooks, name="mlp")(y, deterministic=deterministic)
-        return add(x, y, "mlp")
+        y = FeedForward(cfg, self.hooks, name="mlp")(y, drop.hidden)
+        return add(x, y, drop.mlp, "mlp")
 
 
 class Encoder(nn.Module):
@@ -71,22 +70,35 @@ class Encoder(nn.Module):
 
     config: T5Config
     hooks: Hooks = Hooks()
+    compute: Compute = Compute()
 
     @nn.compact
     def __call__(
-        self, embedded: Float[Array, "B S H"], inputs: Inputs, deterministic: bool = True
+        self,
+        embedded: Float[Array, "B S H"],
+        inputs: Inputs,
+        dropout_keys: Keys | None = None,
     ) -> Encoded:
         cfg = self.config
+        drop = None
+        if dropout_keys is not None and cfg.dropout_rate:
+            drop = encoder_masks(dropout_keys, cfg, embedded.shape[1])
         change = self.hooks.make("encoder_input")
         x = embedded if change is None else change(embedded, inputs)
-        x = dropout(cfg.dropout_rate)(x, deterministic=deterministic)
+        x = scale(x, drop and drop.input)
         position_bias = RelativePositionBias(cfg, bidirectional=True, name="relpos_bias")
-        bias = position_bias(inputs.positions, inputs.positions)
-        bias = bias + masks.to_bias(masks.self_mask(inputs))
-        for i in range(cfg.num_encoder_layers):
-            layer = EncoderLayer(cfg, self.hooks, i, name=f"layers_{i}")
-            x = layer(x, inputs, bias, deterministic)
+        biases = (
+            position_bias(inputs.positions, inputs.positions),
+            masks.to_bias(masks.encoder_mask(inputs)),
+        )
+
+        def run(layer, x, layer_masks):
+            return layer(x, inputs, biases, layer_masks)
+
+        x = run_layers(self._layer, run, x, drop, cfg.num_encoder_layers, self.compute)
         x = RMSNorm(cfg.activation_dtype, name="encoder_norm")(x)
-        # T5X broadcasts this one over no axis.
-        x = dropout(cfg.dropout_rate, axes=())(x, deterministic=deterministic)
-        return Encoded(x, inputs)
+        return Encoded(scale(x, drop and drop.output), inputs)
+
+    def _layer(self, number: int | None) -> EncoderLayer:
+        name = "layers" if number is None else f"layers_{number}"
+        return EncoderLayer(self.config, self.hooks, self.compute, number, name=name)

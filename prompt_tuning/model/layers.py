@@ -16,6 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from prompt_tuning.model import attention, matmul
+from prompt_tuning.model.attention import Biases
+from prompt_tuning.model.compute import Compute
+from prompt_tuning.model.dropout import scale as drop
 from prompt_tuning.model.hooks import Hooks
 from prompt_tuning.model.inputs import Inputs
 from prompt_tuning.model.sizes import T5Config
@@ -65,11 +69,14 @@ class Dense(nn.Module):
         inputs = x.shape[-self.contracted :]
         features = self.features if isinstance(self.features, tuple) else (self.features,)
         kernel = self.param("kernel", self.kernel_init, (math.prod(inputs), math.prod(features)))
-        kernel = jnp.asarray(kernel, self.dtype).reshape(*inputs, *features)
-
-        def multiply(x):
-            return jnp.tensordot(x.astype(self.dtype), kernel, axes=self.contracted)
-
+        multiply = functools.partial(
+            matmul.multiply,
+            kernel=kernel,
+            scale=self.get_variable("params", "kernel_scale"),
+            contracted=self.contracted,
+            features=features,
+            dtype=self.dtype,
+        )
         around = self.hooks.make("dense", "/".join(self.path))
         if around is None:
             return multiply(x)
@@ -81,10 +88,10 @@ class Dense(nn.Module):
         y = around(x.reshape(*batch, math.prod(inputs)), multiply_flat)
         return y.reshape(*batch, *features)
 
-
-def dropout(rate: float, axes: tuple[int, ...] = (-2,)) -> nn.Dropout:
-    """T5's dropout: all positions of a sequence share one draw (it is broadcast over `axes`)."""
-    return nn.Dropout(rate=rate, broadcast_dims=axes)
+    def matrix(self) -> Float[Array, "I ..."]:
+        """The matrix itself, [I, *features], of a model whose parameters are given."""
+        kernel, scale = (self.get_variable("params", name) for name in ("kernel", "kernel_scale"))
+        return matmul.dequantized(kernel, scale, self.dtype).reshape(-1, *self.features)
 
 
 class Attention(nn.Module):
@@ -98,11 +105,13 @@ class Attention(nn.Module):
     Attributes:
       hooks: see `Hooks.extra_keys_values` and `Hooks.dense`.
       place: the stack, the layer and the kind of attention, as hooks get them.
+      compute: how it is computed.
     """
 
     config: T5Config
     hooks: Hooks = Hooks()
     place: tuple[str, int | None, str] = ("encoder", None, "self_attention")
+    compute: Compute = Compute()
 
     def setup(self):
         cfg = self.config
@@ -117,7 +126,6 @@ class Attention(nn.Module):
         self.key = dense(heads, kernel_init=normal)
         self.value = dense(heads, kernel_init=normal)
         self.out = dense(cfg.emb_dim, contracted=2, kernel_init=normal)
-        self.weights_dropout = dropout(cfg.dropout_rate)
         self.extra = self.hooks.make("extra_keys_values", *self.place)
 
     def queries(self, x: Float[Array, "B Q H"]) -> Float[Array, "B Q N D"]:
@@ -156,23 +164,57 @@ class Attention(nn.Module):
         queries: Float[Array, "B Q N D"],
         keys: Float[Array, "B Z N D"],
         values: Float[Array, "B Z N D"],
-        bias: Float[Array, "#B #N #Q S"],
-        deterministic: bool = True,
+        biases: Biases,
+        weights_mask: Float[Array, "B N 1 S"] | None = None,
     ) -> Float[Array, "B Q H"]:
         """Attends from each of Q positions to Z.
 
-        `bias` is added to the scores of the last S keys; those of a hook, which come first, have
-        none.
+        `biases` are added to the scores of the last S keys, and `weights_mask` drops attention to
+        them; those of a hook, which come first, have none.
         """
-        if extra := keys.shape[1] - bias.shape[-1]:
-            bias = jnp.pad(bias, ((0, 0), (0, 0), (0, 0), (extra, 0)))
-        scores_BxNxQxZ = bias + jnp.einsum(
-            "bqnd,bznd->bnqz", queries, keys, preferred_element_type=jnp.float32
+        if extra := keys.shape[1] - biases[0].shape[-1]:
+            before = ((0, 0), (0, 0), (0, 0), (extra, 0))
+            biases = tuple(jnp.pad(bias, before) for bias in biases)
+            if weights_mask is not None:
+                weights_mask = jnp.pad(weights_mask, before, constant_values=1)
+        return self.out(
+            attention.attend(queries, keys, values, biases, weights_mask, compute=self.compute)
         )
-        weights = jax.nn.softmax(scores_BxNxQxZ).astype(self.config.activation_dtype)
-        weights = self.weights_dropout(weights, deterministic=deterministic)
-        mixed = jnp.einsum("bnqz,bznd->bqnd", weights, values)
-        return self.out(mixed)
+
+    def absorbs(self, queries: int, keys: int) -> bool:
+        """Whether `absorbed` takes fewer multiplications than keys and values of the memory do.
+
+        Args:
+          queries: for each input, over the whole sequence.
+          keys: positions of the memory, S.
+        """
+        hooked = self.hooks.extra_keys_values or self.hooks.dense
+        cfg = self.config
+        formed = keys * cfg.emb_dim * cfg.head_dim + queries * cfg.head_dim * keys
+        if hooked or self.is_initializing():
+            return False
+        return queries * (keys + cfg.head_dim) * cfg.emb_dim < formed
+
+    def absorbed(
+        self,
+        x: Float[Array, "B Q H"],
+        memory: Float[Array, "B S H"],
+        biases: Biases,
+        weights_mask: Float[Array, "B N 1 S"] | None = None,
+    ) -> Float[Array, "B Q H"]:
+        """Attends from x to the memory without projecting the memory to keys and values.
+
+        The same function with the products in another order, q . (W m) = (q W) . m:
+
+            scores = ((x Wq) Wk^T) memory^T          out = ((weights memory) Wv) Wo
+
+        With few queries it takes far fewer multiplications.
+        """
+        queries = jnp.einsum("bqnd,hnd->bqnh", self.query(x), self.key.matrix())
+        mixed = attention.attend(
+            queries, memory, memory, biases, weights_mask, compute=self.compute
+        )
+        return self.out(jnp.einsum("bqnh,hnd->bqnd", mixed, self.value.matrix()))
 
 
 class FeedForward(nn.Module):
@@ -182,7 +224,7 @@ class FeedForward(nn.Module):
     hooks: Hooks = Hooks()
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B S H"], deterministic: bool = True):
+    def __call__(self, x: Float[Array, "B S H"], hidden_mask: Float[Array, "B 1 F"] | None = None):
         cfg = self.config
         dense = functools.partial(Dense, dtype=cfg.activation_dtype, hooks=self.hooks)
         branches = []
@@ -191,7 +233,7 @@ class FeedForward(nn.Module):
             branch = dense(cfg.mlp_dim, name=wi)(x)
             branches.append(branch if name == "linear" else getattr(nn, name)(branch))
         hidden = functools.reduce(operator.mul, branches)
-        hidden = dropout(cfg.dropout_rate)(hidden, deterministic=deterministic)
+        hidden = drop(hidden, hidden_mask)
         return dense(cfg.emb_dim, name="wo")(hidden)
 
 

@@ -8,9 +8,9 @@ second padded by one; the causal mask of the decoder's self-attention:
     1 1 0          1 1 0
     1 1 1          0 0 0     a padding position neither attends nor is attended to
 
-Packed rows (`Inputs.segment_ids`) are block-diagonal. As in T5X, a row without a
-single 1 attends to all positions equally. Such rows are padding, and no loss or
-score counts them.
+Packed rows (`Inputs.segment_ids`) are block-diagonal. A row without a single 1
+attends to all positions equally. Nothing reads the output of a padding position, so
+masks of unpacked rows hold the keys only.
 """
 
 import jax.numpy as jnp
@@ -29,6 +29,20 @@ def pair_mask(queries: Bool[Array, "B Q"], keys: Bool[Array, "B S"]) -> Bool[Arr
            [0, 0, 0]], dtype=int32)
     """
     return queries[:, None, :, None] & keys[:, None, None, :]
+
+
+def key_mask(valid: Bool[Array, "B S"]) -> Bool[Array, "B 1 1 S"]:
+    """Allows every position, padding included, to attend to the real ones.
+
+    Nothing reads the output of a padding position, so for one example per row this is all that a
+    mask needs to hold.
+    """
+    return valid[:, None, None, :]
+
+
+def encoder_mask(inputs: Inputs) -> Bool[Array, "B 1 #S S"]:
+    """What the encoder attends to: `self_mask` for packed rows, else `key_mask`."""
+    return key_mask(inputs.valid) if inputs.segment_ids is None else self_mask(inputs)
 
 
 def self_mask(inputs: Inputs) -> Bool[Array, "B 1 S S"]:
@@ -52,8 +66,8 @@ def causal_mask(inputs: Inputs) -> Bool[Array, "B 1 L L"]:
     return self_mask(inputs) & (at[:, None, :, None] >= at[:, None, None, :])
 
 
-def cross_mask(decoder: Inputs, encoder: Inputs) -> Bool[Array, "B 1 Q S"]:
-    """Allows every real target position to attend to the real input positions of its segment.
+def cross_mask(decoder: Inputs, encoder: Inputs) -> Bool[Array, "B 1 #Q S"]:
+    """Allows every target position to attend to the real input positions of its segment.
 
     Args:
       decoder: R = B * K rows, the K of one input adjacent; their positions are folded into one
@@ -63,17 +77,17 @@ def cross_mask(decoder: Inputs, encoder: Inputs) -> Bool[Array, "B 1 Q S"]:
     Raises:
       ValueError: one of the two is packed and the other is not.
     """
-    rows = encoder.tokens.shape[0]
-    mask = pair_mask(decoder.valid.reshape(rows, -1), encoder.valid)
     packed = [stack.segment_ids is not None for stack in (encoder, decoder)]
     if all(packed):
-        mask &= _same_segment(decoder.segment_ids.reshape(rows, -1), encoder.segment_ids)
-    elif any(packed):
+        rows = encoder.tokens.shape[0]
+        mask = pair_mask(decoder.valid.reshape(rows, -1), encoder.valid)
+        return mask & _same_segment(decoder.segment_ids.reshape(rows, -1), encoder.segment_ids)
+    if any(packed):
         raise ValueError(
             "Inputs and targets must both be packed or neither; got segment_ids for the "
             f"{'inputs' if packed[0] else 'targets'} only. Set both or none."
         )
-    return mask
+    return key_mask(encoder.valid)
 
 
 def _same_segment(queries: Int[Array, "B Q"], keys: Int[Array, "B S"]) -> Bool[Array, "B 1 Q S"]:

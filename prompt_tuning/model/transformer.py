@@ -16,7 +16,9 @@ Parameters have the paths and shapes of T5X's `examples/t5`:
 import jax.numpy as jnp
 from flax import linen as nn
 
+from prompt_tuning.model.compute import Compute
 from prompt_tuning.model.decoder import Cache, Decoder
+from prompt_tuning.model.dropout import Keys
 from prompt_tuning.model.encoder import Encoded, Encoder
 from prompt_tuning.model.hooks import Hooks
 from prompt_tuning.model.inputs import Inputs, as_decoder_inputs, as_inputs
@@ -36,11 +38,20 @@ class TokenEmbedder(nn.Module):
         self.embedding = self.param("embedding", nn.initializers.normal(stddev=1.0), shape)
 
     def __call__(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T H"]:
-        return jnp.asarray(self.embedding, self.config.activation_dtype)[tokens]
+        rows, scale = jnp.asarray(self.embedding)[tokens], self.scale()
+        if scale is not None:
+            rows = rows * scale[tokens][..., None]
+        return rows.astype(self.config.activation_dtype)
+
+    def scale(self) -> Float[Array, " V"] | None:
+        """The scale of each row of an int8 table; None for other types."""
+        return self.get_variable("params", "embedding_scale")
 
 
 class Transformer(nn.Module):
-    """A T5, with whatever `hooks` attach to it.
+    """A T5, with whatever `hooks` attach to it, computed as `compute` says.
+
+    With scanned layers the parameters of a stack's layers are stacked, see `stacking.py`.
 
     Inputs are ids, one example per row with 0 as padding, or an `Inputs` with more information.
 
@@ -55,11 +66,12 @@ class Transformer(nn.Module):
 
     config: T5Config
     hooks: Hooks = Hooks()
+    compute: Compute = Compute()
 
     def setup(self):
         self.token_embedder = TokenEmbedder(self.config)
-        self.encoder = Encoder(self.config, self.hooks)
-        self.decoder = Decoder(self.config, self.hooks)
+        self.encoder = Encoder(self.config, self.hooks, self.compute)
+        self.decoder = Decoder(self.config, self.hooks, self.compute)
 
     def __call__(
         self,
@@ -67,14 +79,14 @@ class Transformer(nn.Module):
         decoder_inputs: Inputs | Int[Array, "R L"],
         decoder_target_tokens: Int[Array, "R L"] | None = None,
         *,
-        enable_dropout: bool = False,
+        dropout_keys: Keys | None = None,
     ) -> Float[Array, "R L V"]:
         """Computes the logits of every target position.
 
         Args:
           encoder_inputs: see `encode`.
           decoder_inputs, decoder_target_tokens: see `decode`.
-          enable_dropout: needs an rng named 'dropout'.
+          dropout_keys: one for each of B inputs; None does not drop.
 
         Returns:
           Logits, float32.
@@ -82,13 +94,13 @@ class Transformer(nn.Module):
         Raises:
           ValueError: see `encode` and `decode`.
         """
-        encoded = self.encode(encoder_inputs, enable_dropout=enable_dropout)
+        encoded = self.encode(encoder_inputs, dropout_keys=dropout_keys)
         return self.decode(
-            encoded, decoder_inputs, decoder_target_tokens, enable_dropout=enable_dropout
+            encoded, decoder_inputs, decoder_target_tokens, dropout_keys=dropout_keys
         )
 
     def encode(
-        self, inputs: Inputs | Int[Array, "B T"], *, enable_dropout: bool = False
+        self, inputs: Inputs | Int[Array, "B T"], *, dropout_keys: Keys | None = None
     ) -> Encoded:
         """Runs the encoder; a prompt's places are reserved first if the inputs have none.
 
@@ -103,7 +115,7 @@ class Transformer(nn.Module):
                 "The inputs have places for a prompt, and nothing at Hooks.encoder_input fills "
                 "them. Use a model with a prompt, or inputs without prompt_places."
             )
-        return self.encoder(self.token_embedder(inputs.tokens), inputs, not enable_dropout)
+        return self.encoder(self.token_embedder(inputs.tokens), inputs, dropout_keys)
 
     def decode(
         self,
@@ -111,7 +123,7 @@ class Transformer(nn.Module):
         decoder_inputs: Inputs | Int[Array, "R L"],
         decoder_target_tokens: Int[Array, "R L"] | None = None,
         *,
-        enable_dropout: bool = False,
+        dropout_keys: Keys | None = None,
     ) -> Float[Array, "R L V"]:
         """Runs the decoder over whole targets, R = B * K rows, the K of one input adjacent.
 
@@ -120,17 +132,36 @@ class Transformer(nn.Module):
           decoder_inputs: the targets shifted right by one, 0 first; or an `Inputs`.
           decoder_target_tokens: ids, 0 is padding; only marks the real positions. Left out
             with an `Inputs`, whose `valid` marks them.
-          enable_dropout: needs an rng named 'dropout'.
+          dropout_keys: one for each of B inputs; None does not drop.
 
         Raises:
           ValueError: the target tokens are missing, or given together with an `Inputs`; either
             inputs or targets are packed, and the other not.
         """
+        return self.logits(
+            self.decode_hidden(
+                encoded, decoder_inputs, decoder_target_tokens, dropout_keys=dropout_keys
+            )
+        )
+
+    def decode_hidden(
+        self,
+        encoded: Encoded,
+        decoder_inputs: Inputs | Int[Array, "R L"],
+        decoder_target_tokens: Int[Array, "R L"] | None = None,
+        *,
+        dropout_keys: Keys | None = None,
+    ) -> Float[Array, "R L H"]:
+        """What `decode` computes logits from."""
         inputs = as_decoder_inputs(decoder_inputs, decoder_target_tokens)
         inputs = _with_prompt_ids(inputs, encoded.inputs)
         embedded = self.token_embedder(inputs.tokens)
-        table = self.token_embedder.embedding
-        return self.decoder(embedded, inputs, encoded, table, not enable_dropout)
+        return self.decoder(embedded, inputs, encoded, dropout_keys)
+
+    def logits(self, hidden: Float[Array, "*B H"]) -> Float[Array, "*B V"]:
+        """Scores of every vocabulary id, float32."""
+        embedder = self.token_embedder
+        return self.decoder.logits(hidden, embedder.embedding, embedder.scale())
 
     def start_decoding(self, encoded: Encoded, *, rows: int, length: int) -> Cache:
         """Makes an empty cache for `rows` = B * K sequences of up to `length` tokens.
@@ -146,7 +177,7 @@ class Transformer(nn.Module):
         return self.decoder.start(encoded, rows, length)
 
     def decode_step(
-        self, tokens: Int[Array, "R 1"], cache: Cache, index: Int[Array, ""], inputs: Inputs
+        self, tokens: Int[Array, "R 1"], cache: Cache, index: Int[Array, ""]
     ) -> tuple[Float[Array, "R V"], Cache]:
         """Feeds the token at position `index` and scores the next one.
 
@@ -154,21 +185,14 @@ class Transformer(nn.Module):
           tokens: of R = B * K rows.
           cache: from `start_decoding` or the step before.
           index: the same for all rows, 0 first.
-          inputs: the encoder's, `Encoded.inputs`.
 
         Returns:
           Logits, float32, and the cache with this position in it.
         """
         fed = Inputs(tokens, jnp.ones_like(tokens, bool), jnp.reshape(index, (1, 1)))
-        logits, cache = self.decoder.step(
-            self.token_embedder(tokens),
-            _with_prompt_ids(fed, inputs),
-            cache,
-            index,
-            inputs.valid,
-            self.token_embedder.embedding,
-        )
-        return logits[:, 0], cache
+        fed = _with_prompt_ids(fed, cache.encoded.inputs)
+        hidden, cache = self.decoder.step(self.token_embedder(tokens), fed, cache, index)
+        return self.logits(hidden)[:, 0], cache
 
 
 def _with_prompt_ids(decoder: Inputs, encoder: Inputs) -> Inputs:

@@ -41,6 +41,12 @@ class StepMetrics(NamedTuple):
     target_tokens: Float[Array, ""]
 
 
+def row_keys(key: jax.Array, batch: dict[str, Any]) -> jax.Array:
+    """The dropout key of each row, by its place in the batch."""
+    rows = jnp.arange(batch["encoder_input_tokens"].shape[0])
+    return jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
+
+
 @functools.lru_cache(maxsize=32)  # equal arguments share one step, and what it compiled
 def make_train_step(
     model: Transformer,
@@ -71,23 +77,23 @@ def make_train_step(
         loss_normalizing_factor=loss_normalizing_factor,
     )
 
-    def loss_fn(trainable, frozen, batch, rngs):
+    def loss_fn(trainable, frozen, batch, keys):
         params = trees.unflatten(trees.merge(trainable, frozen))
         logits = model.apply(
             {"params": params},
             batch["encoder_input_tokens"],
             batch["decoder_input_tokens"],
             batch["decoder_target_tokens"],
-            enable_dropout=rngs is not None,
-            rngs=rngs,
+            dropout_keys=keys,
+            rngs=None if keys is None else {"dropout": keys[0]},  # for modules of hooks
         )
         return measure(logits, batch["decoder_target_tokens"], batch["decoder_loss_weights"])
 
     @functools.partial(jax.jit, donate_argnums=(0, 1))
     def update(trainable, opt_state, frozen, batch, rng, step):
-        rngs = None if rng is None else {"dropout": jax.random.fold_in(rng, step)}
+        keys = None if rng is None else row_keys(jax.random.fold_in(rng, step), batch)
         differentiate = jax.value_and_grad(loss_fn, has_aux=True)
-        (_, sums), gradient = differentiate(trainable, frozen, batch, rngs)
+        (_, sums), gradient = differentiate(trainable, frozen, batch, keys)
         changes, opt_state = optimizer.update(gradient, opt_state, trainable)
         trainable = decay_and_apply(trainable, changes, weight_decay_rate)
         tokens = jnp.maximum(sums.n_tokens, 1.0)

@@ -100,7 +100,7 @@ def test_cached_steps_equal_the_whole_target(params, inputs):
 
     @jax.jit
     def step(params, tokens, cache, index, read):
-        return MODEL.apply({"params": params}, tokens, cache, index, read, method="decode_step")
+        return MODEL.apply({"params": params}, tokens, cache, index, method="decode_step")
 
     whole, cache, read = start(params)
     for i in range(LENGTH):

@@ -439,7 +439,7 @@ def test_steps_with_a_cache_equal_the_whole_target(frozen, place):
     whole = bound.decode(encoded, fed, targets)
     cache = bound.start_decoding(encoded, rows=4, length=5)
     for i in range(5):
-        logits, cache = bound.decode_step(fed[:, i : i + 1], cache, jnp.int32(i), encoded.inputs)
+        logits, cache = bound.decode_step(fed[:, i : i + 1], cache, jnp.int32(i))
         np.testing.assert_allclose(logits, whole[:, i], atol=1e-4)
 
 
@@ -489,7 +489,7 @@ class Unrolled(nn.Module):
     @nn.compact
     def __call__(self, x, inputs, bias):
         for i in range(2):
-            x = EncoderLayer(CONFIG, ALL, i, name=f"layers_{i}")(x, inputs, bias)
+            x = EncoderLayer(CONFIG, ALL, layer=i, name=f"layers_{i}")(x, inputs, (bias,))
         return x
 
 
@@ -497,7 +497,7 @@ class Scanned(nn.Module):
     @nn.compact
     def __call__(self, x, inputs, bias):
         def body(layer, x, inputs, bias):
-            return layer(x, inputs, bias), None
+            return layer(x, inputs, (bias,)), None
 
         over_layers = nn.scan(
             body,

@@ -12,7 +12,6 @@ from prompt_tuning.model.inputs import as_inputs
 from prompt_tuning.model.layers import (
     RelativePositionBias,
     RMSNorm,
-    dropout,
     relative_position_bucket,
 )
 
@@ -60,16 +59,6 @@ def test_the_position_bias_follows_the_positions_of_each_row():
     assert bias.shape == (2, 4, 3, 3)
     assert bias[0, 3].tolist() == [[0, 17, 18], [1, 0, 17], [2, 1, 0]]
     assert bias[1, 3].tolist() == [[0, 17, 0], [1, 0, 1], [0, 17, 0]]
-
-
-def test_dropout_is_shared_by_the_positions_of_a_sequence():
-    x = jnp.ones((2, 3, 64))
-    rngs = {"dropout": jax.random.key(0)}
-    shared = np.asarray(dropout(0.5).apply({}, x, deterministic=False, rngs=rngs))
-    assert set(shared.ravel().tolist()) == {0.0, 2.0}
-    assert (shared == shared[:, :1]).all() and (shared[0] != shared[1]).any()
-    apart = np.asarray(dropout(0.5, axes=()).apply({}, x, deterministic=False, rngs=rngs))
-    assert (apart[:, 0] != apart[:, 1]).any(axis=-1).all()
 
 
 def test_masks_look_as_drawn():

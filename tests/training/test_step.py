@@ -155,14 +155,13 @@ def test_accuracy_counts_target_tokens_only(t5, batch, prompt_step):
 class Noise:
     """Replaces the model: its logits are drawn from the key that it is given."""
 
-    def apply(self, variables, inputs, decoder_inputs, targets, *, enable_dropout, rngs):
-        assert enable_dropout
-        noise = jax.random.normal(rngs["dropout"], (ROWS, TARGETS, 16))
+    def apply(self, variables, inputs, decoder_inputs, targets, *, dropout_keys, rngs):
+        noise = jax.vmap(lambda key: jax.random.normal(key, (TARGETS, 16)))(dropout_keys)
         return noise + variables["params"]["scale"]
 
 
 def test_dropout_is_drawn_from_the_key_and_the_number_of_the_step(batch):
-    """The key is fold_in(rng, steps done)."""
+    """Each row's key is fold_in(fold_in(rng, steps done), row)."""
     rng = jax.random.key(9)
     batch = {**batch, "decoder_target_tokens": batch["decoder_target_tokens"] % 16}
 
@@ -172,7 +171,8 @@ def test_dropout_is_drawn_from_the_key_and_the_number_of_the_step(batch):
         state = TrainState(steps, trainable, optax.sgd(0.0).init(trainable))
         return float(step(state, {}, batch, rng)[1].loss)
 
-    logits = jax.random.normal(jax.random.fold_in(rng, 3), (ROWS, TARGETS, 16))
+    keys = [jax.random.fold_in(jax.random.fold_in(rng, 3), row) for row in range(ROWS)]
+    logits = jnp.stack([jax.random.normal(key, (TARGETS, 16)) for key in keys])
     _, sums = cross_entropy_loss(
         logits, batch["decoder_target_tokens"], batch["decoder_loss_weights"]
     )
