@@ -78,9 +78,7 @@ def test_decoder_is_causal(params, inputs):
     fed = as_decoder_inputs(inputs[1], jnp.ones((4, 7), jnp.int32))
 
     def position_3(embedded):
-        logits = model.apply(
-            params, method=lambda m: m.logits(m.decoder(embedded, fed, encoded))
-        )
+        logits = model.apply(params, method=lambda m: m.logits(m.decoder(embedded, fed, encoded)))
         return logits[:, 3].sum()
 
     reach = np.abs(jax.grad(position_3)(embedded)).sum((0, 2))
