@@ -69,6 +69,7 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]>=0.10.2,<0.13"],
         "cuda": ["jax[cuda13]>=0.10.2,<0.13"],
+        "plan": ["libtpu>=0.0.42,<0.1"],  # the TPU's compiler; needs no TPU
         "gcs": ["google-cloud-storage>=2.10,<4"],  # for MODEL_DIR=gs://..., Orbax needs it
         "hf": ["huggingface_hub>=0.36,<3"],  # hf:// names; a folder on disk needs nothing
         "parity": [  # tests/test_hugging_face_parity.py compares with them; not imported elsewhere
@@ -78,6 +79,7 @@ setup(
         ],
         "test": [
             "beartype>=0.22",
+            "hypothesis>=6.170,<7",
             "ipykernel>=7,<8",
             "nbclient>=0.11,<0.12",
             "nbformat>=5.11,<6",
@@ -86,7 +88,7 @@ setup(
             "ruff>=0.17,<0.18",
         ],
     },
-    entry_points={"console_scripts": ["prompt-tuning = prompt_tuning.cli:main"]},
+    entry_points={"console_scripts": ["prompt-tuning = prompt_tuning.cli:script"]},
     classifiers=[
         "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3.11",

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from prompt_tuning import config
 from prompt_tuning.data import vocabularies
-from prompt_tuning.inference.frozen import FrozenT5, load_parameters
+from prompt_tuning.inference import frozen
+from prompt_tuning.inference.frozen import FrozenT5
 from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.prompts import files
 from prompt_tuning.run import Run
@@ -27,7 +28,7 @@ def load_model(
         hf://NAME@REVISION; 'random' for untrained parameters.
       vocabulary: 't5', 'mt5', 'byt5' or 'pocket'; None goes by the model's name.
       vocabulary_file: a sentencepiece model on disk; None is the public one.
-      dtype: of the parameters, 'float32' or 'bfloat16'.
+      dtype: of the parameters, 'float32', 'bfloat16', 'int8' or 'int8_w8a8'.
 
     Raises:
       ValueError: an unknown size, or a checkpoint that cannot be read or does not fit.
@@ -42,7 +43,7 @@ def load_model(
         named = [name for name in vocabularies.FAMILIES if name in model.name]
         vocabulary = max(named, key=len, default="t5")  # 'mt5' and 'byt5' have 't5' in them
     pieces = vocabularies.get(vocabulary, vocabulary_file)
-    return FrozenT5(model, load_parameters(model, checkpoint_path, dtype=dtype), pieces)
+    return frozen.load_t5(model, checkpoint_path, pieces, dtype=dtype)
 
 
 def load_prompt(path: str) -> files.PromptFile:

@@ -1,4 +1,4 @@
-"""The command line: `prompt-tuning train | eval | infer | tasks | data | prompt | checkpoint`.
+"""The command line: `prompt-tuning train | eval | infer | plan | tasks | data | prompt | ...`.
 
     prompt-tuning train --gin_file=configs/pocket/quickstart.gin --gin.TRAIN_STEPS=200
 
@@ -15,10 +15,25 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 
-from prompt_tuning import cli_errors, cli_files
+from prompt_tuning import (
+    cli_errors,
+    cli_files,
+    cli_plan,
+    cli_processes,
+    compilation_cache,
+    huge_pages,
+)
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # a shell's exit code after SIGINT
+COMPUTES = ("train", "eval", "infer", "pretrain", "quickstart", "sweep")
+
+
+def script() -> int:
+    """The program `prompt-tuning`: `main` in a process that has what makes it fast."""
+    if any(argument in COMPUTES for argument in sys.argv[1:]):
+        huge_pages.restart()
+    return main()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -132,6 +147,12 @@ def _parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="train a prompt, or a model; resumes if interrupted")
     train.set_defaults(command=_train)
+    train.add_argument(
+        "--profile_steps",
+        metavar="FIRST:LAST",
+        type=cli_files.step_range,
+        help="write a trace of these steps to MODEL_DIR/profile, for TensorBoard and Perfetto",
+    )
     evaluate = commands.add_parser("eval", help="evaluate a prompt on a task's dev split")
     evaluate.set_defaults(command=_eval)
     infer = commands.add_parser("infer", help="predict on new text, or on a split of the task")
@@ -180,6 +201,7 @@ def _parser() -> argparse.ArgumentParser:
         pocket.add_argument(f"--{split}", type=int, metavar="N", help=f"rows of the {split} split")
     pocket.set_defaults(command=_pocket)
 
+    cli_plan.add_command(commands, _add_gin_options)
     _add_pretrain_command(commands)
     cli_files.add_prompt_commands(commands)
     cli_files.add_checkpoint_commands(commands)
@@ -201,6 +223,7 @@ def _add_gin_options(command: argparse.ArgumentParser) -> None:
         metavar="DIRS",
         help="folders of gin files, separated by commas",
     )
+    cli_processes.add_options(command)
     command.formatter_class = argparse.RawDescriptionHelpFormatter
     command.epilog = "--gin.NAME=VALUE sets a name of the configuration:\n" + _macro_help()
 
@@ -247,12 +270,27 @@ def _add_sweep_commands(commands) -> None:
 
     sweep = commands.add_parser("sweep", help="many runs, one table")
     actions = sweep.add_subparsers(required=True, metavar="ACTION")
-    run = actions.add_parser("run", help="run what has no result yet")
+    run = actions.add_parser(
+        "run", help="run what has no result yet; start it as often as there are devices"
+    )
     run.add_argument("file", help="such as experiments/pocket/sweep.toml")
     run.add_argument("--shard", metavar="I/N", help="shard I of N, from 0: 0/2 and 1/2")
     run.add_argument("--only", action="append", default=[], metavar="AXIS=VALUE")
     run.add_argument(
         "--keep", default="prompts", help="what to keep of a run's folder: prompts, nothing or all"
+    )
+    run.add_argument(
+        "--lease_seconds",
+        type=cli_files.count,
+        default=180,
+        help="after how long without a sign of life other workers take over its run (180)",
+    )
+    run.add_argument(
+        "--together",
+        type=cli_files.count,
+        default=1,
+        metavar="N",
+        help="train up to N runs at once that differ only in what trains, over one frozen model",
     )
     run.set_defaults(command=_sweep_run)
     write = actions.add_parser("report", help="write the table and the figure")
@@ -261,6 +299,12 @@ def _add_sweep_commands(commands) -> None:
 
 
 def _load_run(options):
+    return _load(options, "load")
+
+
+def _load(options, load: str):
+    """Calls a function of config.py with the options of a command."""
+    cli_processes.start(options)
     from prompt_tuning import config
 
     bindings = list(options.bindings)
@@ -268,21 +312,30 @@ def _load_run(options):
         bindings.append(f"Run.eval_split={options.split}")
     if getattr(options, "allow_other_model", False):
         bindings.append("Run.allow_other_model=True")
+    if getattr(options, "profile_steps", None):
+        bindings.append(f"Run.profile_steps={options.profile_steps}")
     paths = [path for path in options.gin_search_paths.split(",") if path]
-    return config.load(options.gin_file, bindings, paths)
+    return getattr(config, load)(options.gin_file, bindings, paths)
 
 
 def _train(options) -> None:
-    run = _load_run(options)
-    from prompt_tuning.training.loop import train_run
+    runs = _load(options, "load_all")
+    compilation_cache.use()
+    from prompt_tuning.training import loop, together
 
-    train_run(run)
+    if list(runs) == [""]:
+        loop.train_run(runs[""])
+        return
+    outcomes = together.train_runs(list(runs.values()), list(runs))
+    if errors := [one for one in outcomes if isinstance(one, FloatingPointError)]:
+        raise errors[0]
 
 
 def _pretrain(options) -> None:
     from prompt_tuning import config
     from prompt_tuning.pocket.pretrain import pretrain
 
+    compilation_cache.use()
     pretrain(
         options.size,
         config.load,
@@ -297,6 +350,7 @@ def _pretrain(options) -> None:
 
 def _eval(options) -> None:
     run = _load_run(options)
+    compilation_cache.use()
     from prompt_tuning.inference.evaluate import evaluate_run
 
     evaluate_run(run)
@@ -304,6 +358,7 @@ def _eval(options) -> None:
 
 def _infer(options) -> None:
     run = _load_run(options)
+    compilation_cache.use()
     from prompt_tuning.inference.infer import infer_run
 
     infer_run(run, options.input, options.output)
@@ -352,6 +407,7 @@ def _pocket(options) -> None:
 def _quickstart(options) -> None:
     from prompt_tuning.quickstart import quickstart
 
+    compilation_cache.use()
     quickstart(model_dir=options.model_dir)
 
 
@@ -364,7 +420,15 @@ def _plot(options) -> None:
 def _sweep_run(options) -> None:
     from prompt_tuning.sweeps.runner import run_sweep
 
-    run_sweep(options.file, shard=options.shard, only=options.only, keep=options.keep)
+    compilation_cache.use()
+    run_sweep(
+        options.file,
+        shard=options.shard,
+        only=options.only,
+        keep=options.keep,
+        lease_seconds=options.lease_seconds,
+        together=options.together,
+    )
 
 
 def _sweep_report(options) -> None:
@@ -375,4 +439,4 @@ def _sweep_report(options) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(script())

@@ -15,6 +15,16 @@ def step(text: str) -> int:
     return _at_least(text, 0)
 
 
+def step_range(text: str) -> tuple[int, int]:
+    """Reads FIRST:LAST, or one number for both.
+
+    >>> step_range("10:13")
+    (10, 13)
+    """
+    first, _, last = text.partition(":")
+    return count(first), count(last or first)
+
+
 def _at_least(text: str, least: int) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < least:
         raise argparse.ArgumentTypeError(f"expected a whole number, {least} or more; got {text!r}")

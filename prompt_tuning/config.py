@@ -6,6 +6,7 @@ parts of a run may set the same name, so their order never matters; run files ov
 any order, and the command line overrides them.
 
     config_files.py     text -> statements, in the order of precedence
+    config_runs.py      one configuration that describes several runs
     config_checks.py    what is missing, unknown or without effect
     config_values.py    statements -> values; no state is shared with gin or between loads
     config_types.py     a setting against the type that its function declares
@@ -15,12 +16,13 @@ Everything is checked before anything is loaded or compiled, and each mistake is
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import gin
-from prompt_tuning import config_checks, config_files, config_values
+from prompt_tuning import config_checks, config_files, config_runs, config_values
 from prompt_tuning.config_files import Reference, Statement, roots
 from prompt_tuning.config_values import Bindings, Names, Thing
 from prompt_tuning.methods import of_run
@@ -33,7 +35,7 @@ from prompt_tuning.prompts import initializers
 from prompt_tuning.run import Run
 from prompt_tuning.training import optimizers, schedules
 
-__all__ = ["add_search_paths", "load", "model_names", "read_model", "roots"]
+__all__ = ["add_search_paths", "load", "load_all", "model_names", "read_model", "roots"]
 
 CONFIGURABLES = (
     Run,
@@ -100,7 +102,33 @@ def load(
       `config_text` is the resolved configuration, and loads as the same run.
 
     Raises:
-      ValueError: one sentence on what is missing, unknown, wrong or without effect.
+      ValueError: one sentence on what is missing, unknown, wrong or without effect; or the
+        configuration describes several runs, see `load_all`.
+    """
+    runs = load_all(gin_files, bindings, search_paths)
+    if "" not in runs:
+        first = next(iter(runs.values()))
+        raise ValueError(
+            f"The configuration describes {len(runs)} runs, by SEEDS or VARIANTS, and one was "
+            f"expected; only `prompt-tuning train` takes several. Name the configuration that one "
+            f"of them has written, such as {first.model_dir}/config.gin."
+        )
+    return runs[""]
+
+
+def load_all(
+    gin_files: Sequence[str], bindings: Sequence[str] = (), search_paths: Sequence[str] = ()
+) -> dict[str, Run]:
+    """Reads a configuration that may describe several runs, see `config_runs.py`.
+
+    Args:
+      gin_files, bindings, search_paths: see `load`.
+
+    Returns:
+      The runs by name, the end of their MODEL_DIR; a single one has the name ''.
+
+    Raises:
+      ValueError: see `load`.
     """
     if not gin_files:
         raise ValueError(
@@ -108,7 +136,21 @@ def load(
             "--gin_file=configs/pocket/quickstart.gin."
         )
     try:
-        return _load(config_files.read(gin_files, bindings, search_paths))
+        configuration, variants = config_runs.split(
+            config_files.read(gin_files, bindings, search_paths)
+        )
+        run = _load(configuration)
+        if not variants:
+            return {"": run}
+        return {
+            variant.name: _load(
+                config_files.with_bindings(
+                    configuration,
+                    [*variant.bindings, f"MODEL_DIR={os.path.join(run.model_dir, variant.name)!r}"],
+                )
+            )
+            for variant in variants
+        }
     except ValueError as error:
         raise ValueError(" ".join(str(error).split())) from error
 

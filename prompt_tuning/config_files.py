@@ -133,11 +133,22 @@ def read(
         for module in items.modules:
             _import(path, module)
         modules |= dict.fromkeys(items.modules)
-    for level, binding in enumerate(bindings, start=len(files) + 1):
-        items = _parse(COMMAND_LINE, _quoted(binding))
-        statements += _statements(COMMAND_LINE, level, items.bindings, False)
     statements.sort(key=lambda statement: statement.level)  # stable: within a level as written
-    return Configuration(tuple(statements), tuple(modules))
+    return with_bindings(Configuration(tuple(statements), tuple(modules)), bindings)
+
+
+def with_bindings(configuration: Configuration, bindings: Sequence[str]) -> Configuration:
+    """Adds bindings, which override what is there.
+
+    Raises:
+      ValueError: a binding is not NAME=VALUE.
+    """
+    added: list[Statement] = []
+    start = max((one.level for one in configuration.statements), default=PART_LEVEL) + 1
+    for level, binding in enumerate(bindings, start):
+        items = _parse(COMMAND_LINE, _quoted(binding))
+        added += _statements(COMMAND_LINE, level, items.bindings, False)
+    return Configuration((*configuration.statements, *added), configuration.modules)
 
 
 def read_statements(path: Path) -> list[Statement]:

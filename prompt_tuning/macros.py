@@ -16,6 +16,8 @@ MACROS = {
     "DROPOUT_RATE": "dropout in training, also in the frozen model",
     "LOSS_NORMALIZING_FACTOR": "None, a number, or one of T5X's names",
     "RANDOM_SEED": "seed of prompt initialisation, shuffling and dropout",
+    "SEEDS": "several seeds, trained together, such as (0, 1, 2); see MODEL_DIR/seed_0",
+    "VARIANTS": "settings of several runs, trained together, such as [{'PROMPT_LENGTH': 20}]",
     "PROMPT_LENGTH": "number of prompt vectors, P",
     "PROMPT_INITIALIZER": "how the prompt is initialised, such as @from_class_labels",
     "PROMPT_TEXT": "text whose embeddings initialise the prompt",
@@ -27,5 +29,6 @@ MACROS = {
     "EMBEDDING_FILE": ".npy embedding table for the initialisers, instead of the model's",
     "EVAL_OUTPUT_DIR": "output folder of `eval`; None: inside MODEL_DIR",
     "INFER_OUTPUT_DIR": "output folder of `infer`; None: inside MODEL_DIR",
+    "MESH": "devices on the axes data and model, such as {'data': 4, 'model': 2}; None chooses",
     "DECODING": "decoding strategy, such as @Greedy()",
 }

@@ -18,7 +18,6 @@ from prompt_tuning.data import batches, evaluation
 from prompt_tuning.inference import evaluate, loading
 from prompt_tuning.inference.evaluate import Evaluated, evaluate_run
 from prompt_tuning.inference.frozen import FrozenT5
-from prompt_tuning.model.transformer import EMBEDDING_PATH
 from prompt_tuning.prompts import files, show
 from prompt_tuning.run import Run
 from prompt_tuning.training import artifacts, plots, progress
@@ -127,7 +126,7 @@ def _predictions(run: Run) -> list[dict[str, str]]:
 
 def _neighbors(t5: FrozenT5, prompt: files.PromptFile) -> list[str]:
     pieces = t5.vocabulary.pieces()
-    table = np.asarray(t5.params[EMBEDDING_PATH])[: len(pieces)]
+    table = np.asarray(t5.embeddings())[: len(pieces)]
     found = show.nearest(prompt.prompt[:POSITIONS], table, NEIGHBORS)
     return [
         f"{position:4}  " + "  ".join(f"{pieces[token]} {cosine:.2f}" for token, cosine in row)

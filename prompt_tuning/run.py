@@ -17,13 +17,16 @@ import optax
 from prompt_tuning import paths
 from prompt_tuning.methods import of_run
 from prompt_tuning.methods.method import Method
+from prompt_tuning.model import compute, quantization
 from prompt_tuning.model.decoding import Greedy, Strategy
-from prompt_tuning.model.losses import NORMALIZING_FACTORS
+from prompt_tuning.model.losses import NORMALIZING_FACTORS, NUM_REAL_TARGET_TOKENS
 from prompt_tuning.model.sizes import DTYPES, T5Config
+from prompt_tuning.parallel.mesh import check_axes
 from prompt_tuning.prompts.initializers import from_class_labels
 from prompt_tuning.prompts.prompt import POSITIONS
 
 RANDOM_WEIGHTS = "random"
+PARAM_DTYPES = (*DTYPES, *quantization.KINDS)
 PATHS = (  # fields that hold one, local or gs://
     "initial_checkpoint_path",
     "data_dir",
@@ -46,7 +49,9 @@ class Run:
       initial_checkpoint_path: where its parameters come from, a local path (T5X's or Hugging
         Face's), gs:// or hf://NAME@REVISION [INITIAL_CHECKPOINT_PATH], or a pocket model's
         name; 'random' or 'random:SEED' draws them.
-      param_dtype: how the frozen parameters are kept, 'float32' or 'bfloat16'.
+      param_dtype: how the frozen parameters are kept: 'float32', 'bfloat16', 'int8' (matrices, the
+        rest float32) or 'int8_w8a8' (products of int8 activations, too), see
+        `model/quantization.py`.
       task: a seqio task or mixture [MIXTURE_OR_TASK_NAME].
       task_module: a Python module that registers it [MIXTURE_OR_TASK_MODULE].
       task_feature_lengths: tokens of 'inputs' and 'targets', EOS included [TASK_FEATURE_LENGTHS].
@@ -90,6 +95,18 @@ class Run:
         [EVAL_OUTPUT_DIR], [INFER_OUTPUT_DIR]; None is inside the model_dir.
       local_tasks: tasks that the configuration itself describes, such as a `TableTask`, see
         `tasks.get`.
+      layers, remat, attention: how the model is computed, see `model/compute.py`; 'auto' chooses
+        by model and backend.
+      microbatch_rows: rows whose gradient is computed at once, a divisor of batch_size; those of
+        a step are added up. None chooses by model and backend.
+      pad_to_full_length: pad all inputs to task_feature_lengths, as T5X does, instead of to a
+        few widths.
+      packing: put several examples into each row, see `data/packing.py`; for accelerators, in
+        training only. microbatch_rows then counts packed rows.
+      profile_steps: the first and the last step of a trace that is written to
+        MODEL_DIR/profile, see `training/profiling.py`; None writes none.
+      mesh: devices that split the rows of a batch, and that split the model, such as {'data': 4,
+        'model': 2} [MESH], see `parallel/mesh.py`; None chooses. A run may resume on another one.
       config_text: the resolved configuration, kept beside what the run writes.
       resolved: what `method` and the four fields that repeat its settings were resolved to;
         `dataclasses.replace` passes it on, so that changed ones are detected.
@@ -140,6 +157,14 @@ class Run:
     eval_output_dir: str | None = None
     infer_output_dir: str | None = None
     local_tasks: tuple[Any, ...] = ()
+    layers: str = compute.AUTO
+    remat: str = compute.AUTO
+    attention: str = compute.AUTO
+    microbatch_rows: int | None = None
+    pad_to_full_length: bool = False
+    packing: bool = False
+    profile_steps: tuple[int, int] | None = None
+    mesh: Mapping[str, int] | None = None
     config_text: str = dataclasses.field(default="", repr=False)
     resolved: dict[str, Any] | None = dataclasses.field(default=None, repr=False)
 
@@ -156,7 +181,7 @@ class Run:
             _expand(self, name)
         for name in ("train_steps", "batch_size", "eval_period", "eval_batch_size", "num_decodes"):
             _require(name, getattr(self, name), "a whole number, 1 or more", _is_count)
-        for name in ("eval_examples", "early_stopping"):
+        for name in ("eval_examples", "early_stopping", "microbatch_rows"):
             value = getattr(self, name)
             _require(name, value, "a whole number, 1 or more, or None", _is_count, optional=True)
         _check_checkpoint_steps(self)
@@ -173,11 +198,17 @@ class Run:
         factor = self.loss_normalizing_factor
         expected = f"a number above 0, None or one of {[*NORMALIZING_FACTORS]}"
         _require("loss_normalizing_factor", factor, expected, _is_factor, optional=True)
-        _require("param_dtype", self.param_dtype, f"one of {[*DTYPES]}", DTYPES.__contains__)
+        _require(
+            "param_dtype", self.param_dtype, f"one of {[*PARAM_DTYPES]}", PARAM_DTYPES.__contains__
+        )
         expected = "a function that makes an optimizer, such as @adafactor without parentheses"
         _require("optimizer", self.optimizer, expected, callable)
-        for name in ("eval_rank", "allow_other_model"):
+        for name in ("eval_rank", "allow_other_model", "pad_to_full_length", "packing"):
             _require(name, getattr(self, name), "True or False", lambda x: isinstance(x, bool))
+        _check_compute(self)
+        _check_profile_steps(self)
+        if self.mesh is not None:
+            check_axes("MESH", self.mesh)
         expected = "a strategy, such as @Greedy() with parentheses"
         _require("decoding", self.decoding, expected, _is_strategy)
 
@@ -289,6 +320,51 @@ def _check_checkpoint_steps(run: Run) -> None:
             "Run.checkpoint_steps writes the whole model, and in this run only a prompt trains; "
             "prompts are written at every evaluation. Leave it empty."
         )
+    if run.checkpoint_steps and run.param_dtype in quantization.KINDS:
+        raise ValueError(
+            "Run.checkpoint_steps writes the whole model, which Run.param_dtype="
+            f"{run.param_dtype!r} keeps rounded. Leave it empty, or set Run.param_dtype='float32'."
+        )
+
+
+def _check_profile_steps(run: Run) -> None:
+    _require(
+        "profile_steps",
+        run.profile_steps,
+        f"the first and the last step to trace, from 1 to TRAIN_STEPS, {run.train_steps}, such as "
+        "(10, 13)",
+        lambda steps: all(map(_is_count, steps)) and _is_range(*steps, run.train_steps),
+        optional=True,
+    )
+    if run.profile_steps is not None and paths.is_remote(run.model_dir):
+        raise ValueError(
+            "Run.profile_steps writes a trace to MODEL_DIR, which must be local for it; got "
+            f"{run.model_dir!r}."
+        )
+
+
+def _is_range(first: int, last: int, end: int) -> bool:
+    return first <= last <= end
+
+
+def _check_compute(run: Run) -> None:
+    for name, known in compute.CHOICES.items():
+        compute.check(f"Run.{name}", getattr(run, name), (compute.AUTO, *known))
+    factor = run.loss_normalizing_factor
+    if run.packing and isinstance(factor, str) and factor.upper() != NUM_REAL_TARGET_TOKENS:
+        raise ValueError(
+            f"Run.packing puts several examples into a row, and LOSS_NORMALIZING_FACTOR {factor!r} "
+            f"counts rows. Set it to None, a number or {NUM_REAL_TARGET_TOKENS!r}."
+        )
+    if run.packing and run.pad_to_full_length:
+        raise ValueError("Run.packing and Run.pad_to_full_length exclude each other; set one.")
+    if run.packing or run.microbatch_rows is None:
+        return
+    if run.batch_size % run.microbatch_rows:
+        raise ValueError(
+            f"Run.microbatch_rows must divide BATCH_SIZE, {run.batch_size}; got "
+            f"{run.microbatch_rows}."
+        )
 
 
 def _require(name: str, value: Any, expected: str, test, optional: bool = False) -> None:
@@ -332,4 +408,5 @@ MACRO_OF_FIELD = {
     "eval_period": "EVAL_PERIOD",
     "eval_output_dir": "EVAL_OUTPUT_DIR",
     "infer_output_dir": "INFER_OUTPUT_DIR",
+    "mesh": "MESH",
 }

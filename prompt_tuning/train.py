@@ -2,7 +2,9 @@
 
 import sys
 
+from prompt_tuning import huge_pages
 from prompt_tuning.cli import main
 
 if __name__ == "__main__":
+    huge_pages.restart()
     sys.exit(main(["train", *sys.argv[1:]]))

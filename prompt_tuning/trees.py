@@ -144,12 +144,27 @@ def fingerprint(flat: Mapping[str, Any]) -> str:
     >>> fingerprint({'x': np.zeros(2)}) == fingerprint({'x': np.ones(2)})
     False
     """
-    digest = hashlib.sha256()
+    made = Fingerprint()
     for path in sorted(flat):
-        leaf = np.asarray(jax.device_get(flat[path])).astype(jnp.bfloat16)
-        digest.update(f"{path}:{leaf.shape}".encode())
-        digest.update(np.ascontiguousarray(leaf).view(np.uint8).data)
-    return digest.hexdigest()[:16]
+        made.add(path, flat[path])
+    return made.text()
+
+
+class Fingerprint:
+    """Makes a fingerprint from one parameter after the other, in the order of their paths."""
+
+    def __init__(self):
+        self._digest = hashlib.sha256()
+
+    def add(self, path: str, leaf: Any) -> None:
+        """Adds the next parameter."""
+        leaf = np.asarray(jax.device_get(leaf)).astype(jnp.bfloat16, copy=False)
+        self._digest.update(f"{path}:{leaf.shape}".encode())
+        self._digest.update(np.ascontiguousarray(leaf).view(np.uint8).data)
+
+    def text(self) -> str:
+        """What `fingerprint` returns."""
+        return self._digest.hexdigest()[:16]
 
 
 def count(flat: Mapping[str, Any]) -> int:

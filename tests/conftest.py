@@ -6,8 +6,11 @@ import signal
 import socket
 from pathlib import Path
 
-import jax
 import pytest
+
+os.environ["JAX_COMPILATION_CACHE_DIR"] = ""  # nothing is kept in the home folder
+
+import jax  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -237,6 +237,14 @@ FIELDS = {
     "num_decodes": "2",
     "eval_output_dir": "'o'",
     "infer_output_dir": "'i'",
+    "layers": "'scan'",
+    "remat": "'layer'",
+    "attention": "'blockwise'",
+    "microbatch_rows": "1",
+    "pad_to_full_length": "True",
+    "packing": "True",
+    "profile_steps": "(1, 2)",
+    "mesh": "{'data': 2, 'model': 1}",
 }
 ALSO = {"optimizer": ["sgd.learning_rate=0.5"], "checkpoint_steps": ["Run.trainable=['.*']"]}
 

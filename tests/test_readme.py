@@ -29,9 +29,9 @@ def commands(text):
 
 def test_the_python_example_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (code,) = re.findall(r"```python\n(.*?)```", section("In Python"), re.DOTALL)
     names = {}
-    exec(code, names)
+    for code in re.findall(r"```python\n(.*?)```", section("In Python"), re.DOTALL):
+        exec(code, names)
     assert names["trained"].step == 2
     assert names["t5"].score(["a"], ["b", "c"], prompt=names["prompt"]).shape == (1, 2)
 
@@ -46,7 +46,9 @@ def test_every_file_that_is_named_exists():
 def test_the_command_for_released_weights_makes_a_run():
     from prompt_tuning.cli import _load_run, _parser, _take_bindings
 
-    (command,) = commands(section("A real run").split("### ")[1])
+    (command,) = commands(
+        section("A real run").split("### With released weights\n")[1].split("\n### ")[0]
+    )
     bindings, rest = _take_bindings(command[1:])
     options = _parser().parse_args(rest)
     options.bindings = bindings

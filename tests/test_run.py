@@ -81,7 +81,7 @@ REFUSED = [
     ("task_feature_lengths", {"inputs": 512, "targets": 0}, "got {'inputs': 512, 'targets': 0}"),
     ("task_feature_lengths", 512, "(set by TASK_FEATURE_LENGTHS)"),
     ("task_feature_lengths", ["inputs", "targets"], "got ['inputs', 'targets']"),
-    ("param_dtype", "float16", "Run.param_dtype must be one of ['float32', 'bfloat16']"),
+    ("param_dtype", "float16", "Run.param_dtype must be one of ['float32', 'bfloat16', 'int8', "),
     ("param_dtype", ["float32"], "got ['float32']"),
     ("prompt_position", "infix", "Run.prompt_position must be one of ('prefix', 'suffix')"),
     ("prompt_initializer", "random", "@from_class_labels without parentheses; got 'random'"),

@@ -6,7 +6,7 @@ import functools
 import io
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,15 +17,15 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from prompt_tuning import config
 from prompt_tuning.data import batches
-from prompt_tuning.inference import evaluate, loading
-from prompt_tuning.inference.frozen import load_parameters
+from prompt_tuning.inference import evaluate, weights
 from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.prompts import files
 from prompt_tuning.prompts.initializers import from_sampled_vocabulary
 from prompt_tuning.run import Run
+from prompt_tuning.training import progress
 from prompt_tuning.training.loop import Trained, train_run
 from prompt_tuning.training.optimizers import adafactor
-from prompt_tuning.training.step import make_train_step
+from prompt_tuning.training.step import TrainStep, make_train_step
 
 DIMENSIONS = {
     "emb_dim": 16,
@@ -87,10 +87,22 @@ def leftover(path: Path) -> Path:
     return path.with_name(f"{path.name}.tmp-{socket.gethostname()}-{2**22 + 1}-0123abcd")
 
 
-def read_metrics(model_dir: Path | str) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl."""
+def read_metrics(model_dir: Path | str, *, speed: bool = False) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl; without speed, those that are the same in every process."""
     lines = (Path(model_dir) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    return [line for line in map(json.loads, lines) if speed or line["split"] != progress.SPEED]
+
+
+def at_step(patch: pytest.MonkeyPatch, number: int, act: Callable[[], object]) -> None:
+    """Calls a function at the beginning of a training step."""
+    call = TrainStep.__call__
+
+    def acted(self, state, *arguments):
+        if state.step + 1 == number:
+            act()
+        return call(self, state, *arguments)
+
+    patch.setattr(TrainStep, "__call__", acted)
 
 
 def prompt_bytes(model_dir: Path | str, name: str) -> bytes:
@@ -142,7 +154,7 @@ def quick(compiled_programs: Path) -> Iterator[None]:
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(batches, "load_examples", _load_once)
-            patch.setattr(loading, "load_parameters", _parameters_once)
+            patch.setattr(weights, "load", _weights_once)
             yield
     finally:
         for name, value in before.items():
@@ -163,11 +175,14 @@ def _load_cached(task, split, lengths, limit, keep_raw):
     return _load(task, split, dict(lengths), limit=limit, keep_raw=keep_raw)
 
 
-_draw_once = functools.cache(load_parameters)
+_load_weights = weights.load
+_draw_once = functools.cache(weights.load)
 
 
-def _parameters_once(config, path, *, dtype):
+def _weights_once(config, path, **options):
     if not path.startswith("random"):
-        return load_parameters(config, path, dtype=dtype)
-    drawn = _draw_once(config, path, dtype=dtype)
-    return {name: leaf.copy() for name, leaf in drawn.items()}  # model tuning uses them up
+        return _load_weights(config, path, **options)
+    defaults = {"dtype": "float32", "stacks": False, "mesh": None}
+    drawn = _draw_once(config, path, **defaults | options)
+    copies = {name: leaf.copy() for name, leaf in drawn.params.items()}
+    return drawn._replace(params=copies)  # model tuning uses them up

@@ -10,12 +10,13 @@ A further format is one more entry in `_READERS`: a module with `recognises(fold
 `leaves(folder)`, in T5X's parameter names.
 """
 
+import collections
 import concurrent.futures
 import difflib
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -53,7 +54,6 @@ class _Names(NamedTuple):
 _NAMED: dict[str, _Names] = {}
 _DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 _PARALLEL_READS = 4
-
 _logger = logging.getLogger(__name__)
 
 
@@ -165,28 +165,52 @@ def load_model(
     new: Iterable[str] = (),
     ignore: Iterable[str] = (),
 ) -> trees.FlatTree:
-    """Reads the parameters that a model expects, each or an error.
+    """Reads the parameters that a model expects, each or an error; see `each_parameter`.
+
+    Args:
+      path, expected, model, new, ignore: see `each_parameter`.
+      dtype: 'float32' or 'bfloat16'; each array is cast as it is read.
+
+    Returns:
+      {T5X name: numpy array}.
+    """
+    if dtype not in _DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(map(repr, _DTYPES))}, got {dtype!r}.")
+    read = each_parameter(path, expected, model=model, new=new, ignore=ignore)
+    return {name: array.astype(_DTYPES[dtype], copy=False) for name, array in read}
+
+
+def each_parameter(
+    path: str | os.PathLike,
+    expected: Mapping[str, Any],
+    *,
+    model: T5Config | None = None,
+    new: Iterable[str] = (),
+    ignore: Iterable[str] = (),
+    ahead: int = _PARALLEL_READS,
+    read: Callable[[str, Leaf], Any] = lambda name, leaf: leaf.read(),
+) -> Iterator[tuple[str, Any]]:
+    """Reads the parameters that a model expects one after the other, sorted by name.
 
     Args:
       path: see `find`; local, gs:// or hf://.
       expected: {T5X name: shape, or anything with a shape}.
       model: the model that expects them; where the checkpoint states its settings, as
         Hugging Face's do, they are compared.
-      dtype: 'float32' or 'bfloat16'; each array is cast as it is read.
       new: patterns of expected names that the checkpoint may lack. What is there under
         such a name is read nevertheless; what is not is left out of the result.
       ignore: patterns of names in the checkpoint that are not to be read; each must
         match one.
+      ahead: how many are read at a time, and so in memory.
+      read: reads one of them, given its name; in a thread.
 
-    Returns:
-      {T5X name: numpy array}.
+    Yields:
+      Name and what `read` returns: the array, in the type that is stored.
 
     Raises:
       ValueError: names or shapes differ (of each kind all are counted and the first eight
         named), or the checkpoint is damaged, or its settings are not the model's.
     """
-    if dtype not in _DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(map(repr, _DTYPES))}, got {dtype!r}.")
     folder, reader = _find(os.fspath(path))
     if model is not None and reader is hugging_face:
         hugging_face.check_model(folder, model)
@@ -195,13 +219,14 @@ def load_model(
     found = {name: leaf for name, leaf in found.items() if name not in ignored}
     shapes = {name: tuple(getattr(leaf, "shape", leaf)) for name, leaf in expected.items()}
     _check_fits(folder, found, shapes, new=tuple(new))
-
-    def read(name: str) -> np.ndarray:
-        return found[name].read().astype(_DTYPES[dtype], copy=False)
-
-    names = [name for name in shapes if name in found]
-    with concurrent.futures.ThreadPoolExecutor(_PARALLEL_READS) as pool:
-        return dict(zip(names, pool.map(read, names), strict=True))
+    names = sorted(shapes.keys() & found.keys())
+    with concurrent.futures.ThreadPoolExecutor(ahead) as pool:
+        reading: collections.deque[concurrent.futures.Future] = collections.deque()
+        for number, name in enumerate(names):
+            while len(reading) < min(ahead, len(names) - number):
+                later = names[number + len(reading)]
+                reading.append(pool.submit(read, later, found[later]))
+            yield name, reading.popleft().result()
 
 
 def recreate(

@@ -313,10 +313,10 @@ def _the_same(tensors: Mapping[str, Leaf], folder: str) -> Leaf:
     """A tensor that is stored under several names, which must agree when it is read."""
     (name, leaf), *others = tensors.items()
 
-    def read() -> np.ndarray:
-        array = leaf.read()
+    def read(index: tuple[slice, ...] = ()) -> np.ndarray:
+        array = leaf.read(index)
         for other, its_leaf in others:
-            if not np.array_equal(array, its_leaf.read()):
+            if not np.array_equal(array, its_leaf.read(index)):
                 raise ValueError(
                     f"{folder!r} holds {name} and {other} with different values; the T5 here has "
                     f"one table for both. Save the model with the two tied."
@@ -331,8 +331,8 @@ def _flipped(leaf: Leaf) -> Leaf:
     return Leaf(leaf.shape[::-1], leaf.dtype, functools.partial(_read_flipped, leaf))
 
 
-def _read_flipped(leaf: Leaf) -> np.ndarray:
-    return leaf.read().T
+def _read_flipped(leaf: Leaf, index: tuple[slice, ...] = ()) -> np.ndarray:
+    return leaf.read(index[::-1]).T if index else leaf.read().T
 
 
 def _to_write(flat: Mapping[str, Leaf], model: T5Config) -> dict[str, Leaf]:

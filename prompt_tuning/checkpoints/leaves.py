@@ -29,12 +29,13 @@ class Leaf:
     Attributes:
       shape: as stored.
       dtype: as stored.
-      read: reads it all.
+      read: `(index=()) -> array`, reads the part at a tuple of slices, one for each axis; without
+        one it reads all.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype
-    read: Callable[[], np.ndarray]
+    read: Callable[..., np.ndarray]
 
 
 @functools.cache
@@ -160,7 +161,11 @@ def _chunk_names(shape: tuple[int, ...], chunk: tuple[int, ...], separator: str)
 
 
 def _read_zarr(
-    store: tensorstore.KvStore, spec: dict[str, object], chunk_names: set[str], where: str
+    store: tensorstore.KvStore,
+    spec: dict[str, object],
+    chunk_names: set[str],
+    where: str,
+    index: tuple[slice, ...] = (),
 ) -> np.ndarray:
     try:
         missing = chunk_names - {key.decode() for key in store.list().result()}
@@ -168,7 +173,7 @@ def _read_zarr(
             array = tensorstore.open(
                 {"driver": "zarr", "kvstore": spec}, open=True, context=_context()
             ).result()
-            return array.read().result()
+            return array[index].read().result()
     except (ValueError, OSError) as error:
         raise ValueError(
             f"{where} cannot be read: {_short(error)}. Its file is damaged; copy the checkpoint "

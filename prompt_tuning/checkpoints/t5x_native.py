@@ -12,6 +12,7 @@ path is relative to the checkpoint. The description also records where it was fi
 only its path counts. No TensorFlow is needed.
 """
 
+import functools
 import math
 import os
 from collections.abc import Mapping
@@ -64,8 +65,13 @@ def leaves(folder: str) -> dict[str, Leaf]:
     for path, leaf in found.items():
         _check_leaf(leaf, described[path], f"The parameter {path!r} of {folder!r}")
     return found | {
-        path: Leaf(array.shape, array.dtype, array.copy) for path, array in inline.items()
+        path: Leaf(array.shape, array.dtype, functools.partial(_copy, array))
+        for path, array in inline.items()
     }
+
+
+def _copy(array: np.ndarray, index: tuple[slice, ...] = ()) -> np.ndarray:
+    return array[index].copy()
 
 
 def _target(folder: str) -> dict[str, Any]:

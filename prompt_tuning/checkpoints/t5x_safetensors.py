@@ -1,4 +1,4 @@
-"""One .safetensors file of a model's parameters under T5X's names, float16 or float32."""
+"""One .safetensors file of a model's parameters under T5X's names, of 16 or 32 bits."""
 
 import os
 
@@ -17,4 +17,4 @@ def leaves(path: str) -> dict[str, Leaf]:
     Raises:
       ValueError: the file is damaged.
     """
-    return tensor_files.leaves(path, kinds=("F16", "F32"))
+    return tensor_files.leaves(path, kinds=("F16", "BF16", "F32"))

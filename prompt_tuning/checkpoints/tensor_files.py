@@ -61,10 +61,10 @@ def leaves(path: str, kinds: Collection[str] = tuple(DTYPES)) -> dict[str, Leaf]
     return found
 
 
-def _read(path: str, name: str) -> np.ndarray:
+def _read(path: str, name: str, index: tuple[slice, ...] = ()) -> np.ndarray:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            return file.get_tensor(name)
+            return file.get_slice(name)[index] if index else file.get_tensor(name)
     except (safetensors.SafetensorError, OSError) as error:
         raise ValueError(f"{path!r} ended early while it was read. Copy it again.") from error
 

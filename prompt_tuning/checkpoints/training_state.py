@@ -55,7 +55,14 @@ class StateStore:
     evaluations, never displaces the best.
     """
 
-    def __init__(self, directory: str | os.PathLike, *, newest: int = 2, read_only: bool = False):
+    def __init__(
+        self,
+        directory: str | os.PathLike,
+        *,
+        newest: int = 2,
+        read_only: bool = False,
+        listens: bool = True,
+    ):
         """Opens the folder, and listens for signals from then on, see `reached_preemption`.
 
         Args:
@@ -63,6 +70,7 @@ class StateStore:
           newest: how many of the newest states are kept; the best is kept as well.
           read_only: look at the states of a run, perhaps one that is still running, and
             change nothing: nothing is cleaned up and SIGTERM stays as it was.
+          listens: for signals; of several stores in one process one is enough.
 
         Raises:
           ValueError: a read-only folder that does not exist, or `newest` below 1.
@@ -86,7 +94,8 @@ class StateStore:
             options=_options(newest=newest, read_only=read_only),
         )
         self._scores = {step: self._read_score(step) for step in self.steps()}
-        self._preemption = None if read_only else Preemption()
+        self._is_read_only = read_only
+        self._preemption = Preemption() if listens and not read_only else None
 
     def steps(self) -> list[int]:
         """The steps of all states, oldest first; one that is being written counts."""
@@ -127,7 +136,7 @@ class StateStore:
         Raises:
           ValueError: the step was saved already, with another score.
         """
-        self._writer()
+        self._check_writable()
         score = _usable_score(step, dev_score)
         if step in self.steps():
             if score is None or score == self._scores[step]:
@@ -208,7 +217,16 @@ class StateStore:
 
         To be asked after every step, by every process.
         """
-        return self._writer().reached(step)
+        self._check_writable()
+        return None if self._preemption is None else self._preemption.reached(step)
+
+    def discard_after(self, step: int) -> None:
+        """Removes the states of later steps."""
+        self._check_writable()
+        self.wait()
+        for later in [each for each in self.steps() if each > step]:
+            self._manager.delete(later)
+            del self._scores[later]
 
     def wait(self) -> None:
         """Waits until no save is in progress and the last one was read back.
@@ -253,13 +271,12 @@ class StateStore:
             f"read back: {reason}. Check the disk and the file system, then run again."
         )
 
-    def _writer(self) -> Preemption:
-        if self._preemption is None:
+    def _check_writable(self) -> None:
+        if self._is_read_only:
             raise ValueError(
                 f"The training states in {self.directory!r} were opened read-only: they can be "
                 f"restored, but nothing can be saved, and SIGTERM is not noticed."
             )
-        return self._preemption
 
     def _read_score(self, step: int) -> float | None:
         metrics = self._manager.metrics(step)

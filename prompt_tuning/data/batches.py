@@ -2,7 +2,6 @@
 
     load_examples   the task's rows, tokenised once; truncation is reported
     train_batches   endless and deterministic: batch(step) depends on the seed and the step alone
-    eval_batches    every row once; the last batch is filled up
 
 A batch is a dict of NumPy arrays with seqio's encoder-decoder names:
 
@@ -22,38 +21,11 @@ import numpy as np
 
 from prompt_tuning.data import labels, orders, tasks
 from prompt_tuning.data.postprocessors import as_text
+from prompt_tuning.data.ragged import Ragged
 from prompt_tuning.data.registry import TextMixture, TextTask
 from prompt_tuning.data.tensorflow_import import seqio
 
 Batch = dict[str, np.ndarray]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Ragged:
-    """Rows of different lengths in one array: row i is flat[starts[i]:starts[i + 1]]."""
-
-    flat: np.ndarray
-    starts: np.ndarray
-
-    @classmethod
-    def from_rows(cls, rows: Sequence[np.ndarray]) -> "Ragged":
-        """Joins rows of token ids."""
-        starts = np.cumsum([0, *(len(row) for row in rows)], dtype=np.int64)
-        return cls(np.concatenate([*rows, np.zeros(0, np.int32)]).astype(np.int32), starts)
-
-    def __len__(self) -> int:
-        return len(self.starts) - 1
-
-    def __getitem__(self, row: int) -> np.ndarray:
-        return self.flat[self.starts[row] : self.starts[row + 1]]
-
-    def padded(self, rows: Sequence[int], length: int) -> np.ndarray:
-        """Stacks rows, padded with 0 to a length no row exceeds."""
-        table = np.zeros((len(rows), length), np.int32)
-        for place, row in enumerate(rows):
-            tokens = self[row]
-            table[place, : len(tokens)] = tokens
-        return table
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -291,18 +263,30 @@ class TrainBatches:
 
     def batch(self, step: int) -> Batch:
         """The batch of a step, independent of earlier calls and of the machine."""
-        owners, before = self._owners(step), self._rows_before(step)
-        rows: list[Batch] = []
-        for which in np.unique(owners):
-            first, count = before[which], int((owners == which).sum())
-            picked = [self._row(int(which), first + place) for place in range(count)]
-            rows.append(self.examples[which].batch(picked))
+        owners, picked = self._picked(step)
+        rows = [self.examples[which].batch(numbers) for which, numbers in picked.items()]
         order = np.argsort(np.argsort(owners, kind="stable"), kind="stable")
         return {key: np.concatenate([part[key] for part in rows])[order] for key in rows[0]}
+
+    def input_lengths(self, step: int) -> np.ndarray:
+        """The tokens of each input of a step's batch [B], in no particular order."""
+        _, picked = self._picked(step)
+        return np.concatenate(
+            [self.examples[which].inputs.lengths[numbers] for which, numbers in picked.items()]
+        )
 
     def tasks(self, step: int) -> list[str]:
         """The tasks that a step's batch draws from."""
         return [self.examples[which].task.name for which in np.unique(self._owners(step))]
+
+    def _picked(self, step: int) -> tuple[np.ndarray, dict[int, list[int]]]:
+        """The task of each place of a step's batch, and the rows of each task, in their order."""
+        owners, before = self._owners(step), self._rows_before(step)
+        picked = {}
+        for which in np.unique(owners).tolist():
+            first, count = before[which], int((owners == which).sum())
+            picked[which] = [self._row(which, first + place) for place in range(count)]
+        return owners, picked
 
     def _owners(self, step: int, steps: int = 1) -> np.ndarray:
         """Which task each place of the batches from `step` on belongs to."""
@@ -367,22 +351,3 @@ def train_batches(
         raise ValueError(f"All tasks of {task.name!r} with a split {split!r} have the rate 0.")
     examples = [load_examples(part, split, lengths, limit=limit, keep_raw=False) for part in chosen]
     return TrainBatches(examples, batch_size, seed, [*chosen.values()], start_step)
-
-
-def eval_batches(examples: Examples, batch_size: int) -> Iterator[tuple[Batch, int]]:
-    """Yields every row once, in order, with the number of real rows in the batch.
-
-    The last batch repeats its last row up to the batch size; those rows weigh 0
-    in the loss, and their predictions are to be dropped.
-
-    >>> task, lengths = tasks.get('generated_sentiment'), {'inputs': 48, 'targets': 8}
-    >>> examples = load_examples(task, 'train', lengths, limit=5)
-    >>> [count for _, count in eval_batches(examples, 4)]
-    [4, 1]
-    """
-    for start in range(0, len(examples), batch_size):
-        rows = list(range(start, min(start + batch_size, len(examples))))
-        count = len(rows)
-        batch = examples.batch(rows + rows[-1:] * (batch_size - count))
-        batch["decoder_loss_weights"][count:] = 0
-        yield batch, count

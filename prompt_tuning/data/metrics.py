@@ -12,7 +12,6 @@ import string
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import scipy.stats
 
 from prompt_tuning.data.postprocessors import PREDICTION, PREDICTION_TEXT
 from prompt_tuning.data.tensorflow_import import seqio
@@ -92,7 +91,9 @@ def pearson_corrcoef(targets: Sequence[float], predictions: Sequence[float]) -> 
     >>> pearson_corrcoef([1.0, 2.0, 3.0], [2.0, 2.0, 2.0])
     {'pearson_corrcoef': 0.0}
     """
-    return {"pearson_corrcoef": _correlation(scipy.stats.pearsonr, targets, predictions)}
+    from scipy import stats  # half a second to import
+
+    return {"pearson_corrcoef": _correlation(stats.pearsonr, targets, predictions)}
 
 
 def spearman_corrcoef(targets: Sequence[float], predictions: Sequence[float]) -> Metrics:
@@ -101,7 +102,9 @@ def spearman_corrcoef(targets: Sequence[float], predictions: Sequence[float]) ->
     >>> spearman_corrcoef([1.0, 2.0, 3.0], [0.0, 5.0, 5.5])
     {'spearman_corrcoef': 100.0}
     """
-    return {"spearman_corrcoef": _correlation(scipy.stats.spearmanr, targets, predictions)}
+    from scipy import stats  # half a second to import
+
+    return {"spearman_corrcoef": _correlation(stats.spearmanr, targets, predictions)}
 
 
 def _correlation(function: Callable, targets: Sequence[float], predictions: Sequence[float]):

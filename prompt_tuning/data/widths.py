@@ -4,7 +4,7 @@ needs     31 35 38 70 81 140      the longest row of each batch
 widths    40       88    144      three programs; every batch is padded to the next width
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -48,6 +48,36 @@ def choose(needs: Iterable[int], at_most: int = AT_MOST, longest: int = 0) -> tu
         chosen.append(int(values[j - 1]))
         j = split[k, j]
     return tuple(sorted(chosen))
+
+
+def few(
+    needs: Sequence[int],
+    *,
+    worth: float,
+    at_most: int = AT_MOST,
+    longest: int = 0,
+    positions: Callable[[int], int] = int,
+) -> tuple[int, ...]:
+    """Chooses as few widths as save nearly all padding.
+
+    Args:
+      needs, at_most, longest: see `choose`.
+      worth: the share of all positions that one more width must save.
+      positions: the encoder's positions for inputs of a width, the prompt included.
+
+    >>> few([31, 35, 38, 70, 81, 140], worth=0.1), few([31, 35, 38, 70, 81, 140], worth=0.9)
+    ((40, 88, 144), (144,))
+    """
+
+    def padded(chosen: tuple[int, ...]) -> int:
+        return sum(positions(fitting(int(need), chosen)) for need in needs)
+
+    chosen = choose(needs, 1, longest)
+    for count in range(2, at_most + 1):
+        more = choose(needs, count, longest)
+        if padded(more) < (1 - worth) * padded(chosen):
+            chosen = more
+    return chosen
 
 
 def fitting(length: int, widths: Sequence[int]) -> int:

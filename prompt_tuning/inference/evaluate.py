@@ -17,10 +17,13 @@ from prompt_tuning import folders, paths
 from prompt_tuning.data import batches, evaluation, labels
 from prompt_tuning.data.postprocessors import as_text
 from prompt_tuning.data.registry import TextMixture, TextTask
+from prompt_tuning.data.sorted_batches import in_order
 from prompt_tuning.inference import loading
 from prompt_tuning.inference.frozen import encode_labels
+from prompt_tuning.inference.input_batches import batches_for
 from prompt_tuning.model import decoding
 from prompt_tuning.model.transformer import Transformer
+from prompt_tuning.parallel import placing, processes
 from prompt_tuning.run import Run
 
 
@@ -51,25 +54,35 @@ def predict(
     strategy: decoding.Strategy,
     batch_size: int,
     seed: int = 0,
+    pad_to_full_length: bool = False,
 ) -> np.ndarray:
     """Decodes every example, [N, L] ids; a sampling strategy draws from `seed`."""
-    rows = []
-    for number, (batch, real) in enumerate(batches.eval_batches(examples, batch_size)):
+    inputs, length = examples.inputs, examples.lengths["inputs"]
+    mesh = placing.mesh_of(params)
+    batch_size = placing.fill(mesh, min(batch_size, len(inputs)))
+    found = []
+    for number, batch in enumerate(
+        batches_for(model, inputs, batch_size, length, pad_to_full_length=pad_to_full_length)
+    ):
         decoded = decoding.generate(
             model,
             params,
-            batch["encoder_input_tokens"],
+            placing.rows(mesh, batch.tokens),
             max_decode_length=examples.lengths["targets"],
             strategy=strategy,
             eos_id=examples.task.vocabulary.eos_id,
-            rng=jax.random.fold_in(jax.random.key(seed), number),
+            rng=placing.key(mesh, jax.random.fold_in(jax.random.key(seed), number)),
         )
-        rows.append(np.asarray(decoded.tokens)[:real, 0])
-    return np.concatenate(rows)
+        found.append((batch.rows, placing.gathered(mesh, decoded.tokens[:, 0])))
+    return in_order(found)
 
 
 def rank_accuracy(
-    model: Transformer, params: Any, examples: batches.Examples, batch_size: int
+    model: Transformer,
+    params: Any,
+    examples: batches.Examples,
+    batch_size: int,
+    pad_to_full_length: bool = False,
 ) -> float:
     """Percentage of examples whose label the model finds likelier than the task's other labels.
 
@@ -84,13 +97,20 @@ def rank_accuracy(
             f"{task.name!r} has no class labels, so there is nothing to rank; take its own metrics."
         )
     label_ids = encode_labels(task.vocabulary, task.labels)
-    chosen: list[int] = []
-    for batch, real in batches.eval_batches(examples, batch_size):
-        scores = decoding.rank(model, params, batch["encoder_input_tokens"], label_ids)
-        chosen += np.asarray(scores)[:real].argmax(axis=1).tolist()
+    inputs, length = examples.inputs, examples.lengths["inputs"]
+    mesh = placing.mesh_of(params)
+    batch_size = placing.fill(mesh, min(batch_size, len(inputs)))
+    found = []
+    for batch in batches_for(
+        model, inputs, batch_size, length, pad_to_full_length=pad_to_full_length
+    ):
+        scores = decoding.rank(model, params, placing.rows(mesh, batch.tokens), label_ids)
+        found.append((batch.rows, np.argmax(placing.gathered(mesh, scores), axis=1)))
     right = [
         number == labels.number_of(as_text(row["targets_pretokenized"]), task.labels)
-        for number, row, is_labelled in zip(chosen, examples.raw, examples.labelled, strict=True)
+        for number, row, is_labelled in zip(
+            in_order(found), examples.raw, examples.labelled, strict=True
+        )
         if is_labelled
     ]
     return 100 * float(np.mean(right))
@@ -106,14 +126,14 @@ def measure_all(
     predictions: dict[str, list[str]] = {}
     scores = []
     for examples in sets:
-        batch_size = min(run.eval_batch_size, len(examples))
         ids = predict(
             model,
             params,
             examples,
             strategy=run.decoding,
-            batch_size=batch_size,
+            batch_size=run.eval_batch_size,
             seed=run.seed,
+            pad_to_full_length=run.pad_to_full_length,
         )
         texts = evaluation.decode(examples.task, ids)
         measured = evaluation.measure(examples, texts)
@@ -123,7 +143,9 @@ def measure_all(
         scores.append(evaluation.dev_score(measured.metrics))
         predictions[examples.task.name] = texts
         if run.eval_rank and examples.task.labels:
-            found = rank_accuracy(model, params, examples, batch_size)
+            found = rank_accuracy(
+                model, params, examples, run.eval_batch_size, run.pad_to_full_length
+            )
             rank[f"{prefix}rank_accuracy"] = found
     return Evaluated(metrics, float(np.mean(scores)), rank, samples, predictions)
 
@@ -147,6 +169,7 @@ def load_eval_sets(run: Run, task: TextTask | TextMixture) -> list[batches.Examp
     return sets
 
 
+@processes.first_prints()
 def evaluate_run(run: Run) -> Evaluated:
     """Evaluates a run's prompt, or its tuned model, and writes metrics and predictions.
 
@@ -163,7 +186,8 @@ def evaluate_run(run: Run) -> Evaluated:
     began = time.monotonic()
     evaluated = measure_all(model, params, sets, run)
     seconds = time.monotonic() - began
-    _write(folder, run, what, sets, evaluated)
+    if processes.is_first():
+        _write(folder, run, what, sets, evaluated)
     print(f"{what}, {run.eval_split}, {sum(map(len, sets)):,} examples in {seconds:.1f} s")
     for name, value in (evaluated.metrics | evaluated.rank).items():
         print(f"  {name:40} {value:7.2f}")

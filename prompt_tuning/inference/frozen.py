@@ -4,45 +4,38 @@
     t5.generate(['hypothesis: ... premise: ...'], prompt=files.read_prompt('runs/cb/prompts/best'))
 
 The same object serves training, evaluation and inference; a prompt, or what another method
-added, is an argument, so one model in memory serves any number of them.
+added, is an argument, so one model in memory serves any number of them. The texts of one call may
+use different prompts, see `row_prompts.py`.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from prompt_tuning import trees
-from prompt_tuning.checkpoints import checkpoint
 from prompt_tuning.data import labels
+from prompt_tuning.data.ragged import Ragged
+from prompt_tuning.data.sorted_batches import SortedBatch, in_order
+from prompt_tuning.inference import row_prompts, weights
+from prompt_tuning.inference.input_batches import batches_for
+from prompt_tuning.inference.row_prompts import RowPrompts
 from prompt_tuning.methods import prompt_tuning
 from prompt_tuning.methods.method import Frozen
-from prompt_tuning.model import decoding, parameters
+from prompt_tuning.model import decoding, quantization, stacking
+from prompt_tuning.model.compute import Compute
 from prompt_tuning.model.hooks import Hooks
-from prompt_tuning.model.sizes import DTYPES, T5Config
+from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.model.transformer import EMBEDDING_PATH, Transformer
+from prompt_tuning.parallel import placing
 from prompt_tuning.prompts import files
-from prompt_tuning.run import RANDOM_WEIGHTS
-from prompt_tuning.shapes import Array, Float
+from prompt_tuning.shapes import Array, Float, Int
 
-INPUT_BUCKET = 64  # input lengths are rounded up to a multiple, so that few shapes compile
-
-
-Change = Callable[[trees.FlatTree, T5Config], trees.FlatTree]
-_RANDOM: dict[str, Change] = {RANDOM_WEIGHTS: lambda params, config: params}
-
-
-def register_random(name: str, change: Change) -> None:
-    """Makes NAME:SEED, as a checkpoint's path, draw random parameters and then change them.
-
-    Args:
-      name: the text before the colon.
-      change: `(params, config) -> params`, by T5X's paths.
-    """
-    _RANDOM[name] = change
+BATCH_ROWS = 64  # texts that are decoded together; fewer are rounded up to a power of 2
 
 
 class Prediction(NamedTuple):
@@ -53,34 +46,44 @@ class Prediction(NamedTuple):
 
 
 @functools.lru_cache(maxsize=64)
-def transformer(config: T5Config, hooks: Hooks = Hooks()) -> Transformer:
+def transformer(
+    config: T5Config, hooks: Hooks = Hooks(), compute: Compute = Compute()
+) -> Transformer:
     """Makes the T5 with what is attached to it; the same arguments give the same object."""
-    return Transformer(config, hooks)
+    return Transformer(config, hooks, compute)
 
 
 def load_parameters(config: T5Config, path: str, *, dtype: str = "float32") -> trees.FlatTree:
-    """Loads every parameter of a T5, or draws them.
+    """Loads every parameter of a T5, or draws them; see `weights.load`."""
+    return weights.load(config, path, dtype=dtype).params
+
+
+def load_t5(
+    config: T5Config,
+    path: str,
+    vocabulary: Any,
+    *,
+    dtype: str = "float32",
+    compute: Compute = Compute(),
+    stacks: bool = True,
+    mesh: Mesh | None = None,
+) -> "FrozenT5":
+    """Loads a T5; see `weights.load`.
 
     Args:
-      config: the model's dimensions.
-      path: a checkpoint; or 'random' or 'random:SEED' for untrained parameters, or another
-        name of `register_random`.
-      dtype: 'float32' or 'bfloat16'.
+      config, path, dtype: see `weights.load`.
+      vocabulary, compute: see `FrozenT5`.
+      stacks: keep the parameters of scanned layers stacked, as they are computed with; where
+        some of them train, they are kept apart.
+      mesh: see `weights.load`.
 
     Raises:
-      ValueError: the checkpoint cannot be read, or does not hold exactly this model.
+      ValueError: the checkpoint cannot be read, or does not hold exactly this model; the
+        vocabulary is another model's.
     """
-    name, _, seed = path.partition(":")
-    if name not in _RANDOM:
-        arrays = checkpoint.load_model(
-            path, parameters.parameter_shapes(config), model=config, dtype=dtype
-        )
-        return {name: jax.numpy.asarray(arrays.pop(name)) for name in list(arrays)}
-    if seed and not seed.isdecimal():
-        raise ValueError(f"Random weights are asked for as 'random' or 'random:7'; got {path!r}.")
-    params = parameters.draw(transformer(config), jax.random.key(int(seed or 0)))
-    params = _RANDOM[name](params, config)
-    return {name: leaf.astype(DTYPES[dtype]) for name, leaf in params.items()}
+    stacks = stacks and compute.layers == "scan"
+    loaded = weights.load(config, path, dtype=dtype, stacks=stacks, mesh=mesh)
+    return FrozenT5(config, loaded.params, vocabulary, compute, loaded.fingerprint)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,13 +92,18 @@ class FrozenT5:
 
     Attributes:
       config: its dimensions.
-      params: its parameters, by T5X's paths.
+      params: its parameters, by T5X's paths; those of scanned layers may be stacked, see
+        `stacking.py`.
       vocabulary: one of `data/vocabularies.py`, or a task's seqio vocabulary.
+      compute: how it is computed.
+      known_fingerprint: of the parameters as they were loaded, see `weights.py`.
     """
 
     config: T5Config
     params: trees.FlatTree
     vocabulary: Any
+    compute: Compute = Compute()
+    known_fingerprint: str | None = None
 
     def __post_init__(self):
         if self.vocabulary.eos_id is None:
@@ -115,7 +123,7 @@ class FrozenT5:
     @functools.cached_property
     def fingerprint(self) -> str:
         """Names the parameters, see `trees.fingerprint`."""
-        return trees.fingerprint(self.params)
+        return self.known_fingerprint or trees.fingerprint(self.params)
 
     def start(self, embeddings: Float[Array, "V H"] | None = None) -> Frozen:
         """What a method's initial values are made from.
@@ -123,8 +131,13 @@ class FrozenT5:
         Args:
           embeddings: a table to use instead of the model's own.
         """
-        table = self.params[EMBEDDING_PATH] if embeddings is None else embeddings
+        table = placing.on_one_device(self.embeddings()) if embeddings is None else embeddings
         return Frozen(self.config, table, labels.tokenizer(self.vocabulary))
+
+    def embeddings(self) -> Float[Array, "V H"]:
+        """The embedding table, in float32 if it is kept as int8."""
+        table, scale = self.params[EMBEDDING_PATH], self.params.get(EMBEDDING_PATH + "_scale")
+        return table if scale is None else quantization.dequantized_table(table, scale)
 
     def check_fits(
         self,
@@ -159,7 +172,9 @@ class FrozenT5:
           What `model/decoding.py` takes: a model and its nested parameters.
         """
         added = {path: jax.numpy.asarray(array) for path, array in arrays.items()}
-        return transformer(self.config, hooks), trees.unflatten(trees.merge(self.params, added))
+        added = placing.whole(placing.mesh_of(self.params), added)
+        params = stacking.nested(trees.merge(self.params, added), self.compute)
+        return transformer(self.config, hooks, self.compute), params
 
     def with_prompt(
         self,
@@ -181,6 +196,35 @@ class FrozenT5:
         """
         if prompt is None:
             return self.with_hooks(Hooks(), {})
+        prompt, position = self._checked(prompt, position)
+        hooks = prompt_tuning.hooks(len(prompt), position)
+        return self.with_hooks(hooks, prompt_tuning.as_params(prompt))
+
+    def with_prompts(
+        self, prompts: Sequence[Any], position: str | None = None
+    ) -> tuple[Transformer, dict[str, Any], Int[np.ndarray, " M"]]:
+        """Attaches several plain prompts, of which each row of a batch uses one.
+
+        Args:
+          prompts: of any lengths, each as `with_prompt` takes it; None is no prompt.
+          position: see `with_prompt`.
+
+        Returns:
+          See `with_hooks`; and the length of each prompt, for `Inputs.prompt_lengths`.
+
+        Raises:
+          ValueError: there is none, they are not all at one position, or one does not fit, see
+            `with_prompt`.
+        """
+        checked = row_prompts.each(prompts, lambda prompt: self._checked(prompt, position))
+        stack, lengths = row_prompts.stacked(checked, self.config.emb_dim)
+        hooks = prompt_tuning.hooks_of_several(
+            *stack.shape[:2], row_prompts.one_position(checked) or position or "prefix"
+        )
+        return *self.with_hooks(hooks, prompt_tuning.as_params(stack)), lengths
+
+    def _checked(self, prompt: Any, position: str | None) -> tuple[Float[Array, "P H"], str]:
+        """The array of a prompt, and its position."""
         if isinstance(prompt, files.PromptFile):
             self.check_fits(prompt, position=position)
             position = position or (prompt.metadata and prompt.metadata.position)
@@ -195,14 +239,29 @@ class FrozenT5:
                 f"{self.config.name} needs a prompt of shape (P, {self.config.emb_dim}); got "
                 f"{tuple(prompt.shape)}."
             )
-        hooks = prompt_tuning.hooks(len(prompt), position or "prefix")
-        return self.with_hooks(hooks, prompt_tuning.as_params(prompt))
+        return prompt, position or "prefix"
+
+    def _attached(
+        self, prompt: Any, prompt_ids: Sequence[int] | None, position: str | None, rows: int
+    ) -> tuple[Transformer, dict[str, Any], RowPrompts | None]:
+        """Attaches one prompt, or several if it is a list."""
+        if isinstance(prompt, list | tuple):
+            model, params, lengths = self.with_prompts(prompt, position)
+            ids = row_prompts.chosen(len(prompt), prompt_ids, rows)
+            return model, params, RowPrompts(ids, lengths)
+        if prompt_ids is not None:
+            raise ValueError(
+                f"prompt_ids choose from a list of prompts; got prompt_ids={prompt_ids!r} and "
+                f"{'no prompt' if prompt is None else 'one prompt'}. Pass prompt=[...]."
+            )
+        return *self.with_prompt(prompt, position), None
 
     def generate(
         self,
         texts: Sequence[str],
         *,
         prompt: Any = None,
+        prompt_ids: Sequence[int] | None = None,
         position: str | None = None,
         strategy: decoding.Strategy = decoding.Greedy(),
         num_decodes: int = 1,
@@ -212,21 +271,36 @@ class FrozenT5:
     ) -> list[list[Prediction]]:
         """Writes one or more continuations of each text, the best first.
 
+        Args:
+          texts: the inputs.
+          prompt: see `with_prompt`, or a list of them, see `with_prompts`.
+          prompt_ids: which prompt of the list each text uses, from 0; None is one for each text.
+          position: see `with_prompt`.
+          strategy, num_decodes, max_decode_length: see `decoding.generate`.
+          max_input_length: tokens that a text may have, EOS included.
+          seed: of `Sample`.
+
         Raises:
-          ValueError: a text is longer than max_input_length tokens; see `with_prompt`.
+          ValueError: a text is longer than max_input_length tokens; see `with_prompt` and
+            `with_prompts`.
         """
-        model, params = self.with_prompt(prompt, position)
-        decoded = decoding.generate(
-            model,
-            params,
-            self.encode(texts, max_input_length),
-            max_decode_length=max_decode_length,
-            strategy=strategy,
-            num_decodes=num_decodes,
-            rng=jax.random.key(seed),
-            eos_id=self.vocabulary.eos_id,
-        )
-        tokens, scores = np.asarray(decoded.tokens), np.asarray(decoded.scores)
+        inputs = self.encode(texts, max_input_length)
+        model, params, of_rows = self._attached(prompt, prompt_ids, position, len(inputs))
+        found = []
+        batches = self._batches(model, inputs, of_rows, max_input_length)
+        for number, batch in enumerate(batches):
+            decoded = decoding.generate(
+                model,
+                params,
+                batch.tokens,
+                max_decode_length=max_decode_length,
+                strategy=strategy,
+                num_decodes=num_decodes,
+                rng=jax.random.fold_in(jax.random.key(seed), number),
+                eos_id=self.vocabulary.eos_id,
+            )
+            found.append((batch.rows, decoded))
+        tokens, scores = in_order(found)
         return [
             [Prediction(self.decode(ids), float(x)) for ids, x in zip(*pair, strict=True)]
             for pair in zip(tokens, scores, strict=True)
@@ -238,20 +312,37 @@ class FrozenT5:
         labels: Sequence[str],
         *,
         prompt: Any = None,
+        prompt_ids: Sequence[int] | None = None,
         position: str | None = None,
         max_input_length: int = 512,
     ) -> Float[np.ndarray, "B C"]:
         """Scores each label string after each text: log p(label | text) in nats.
 
+        Args:
+          texts, prompt, prompt_ids, position, max_input_length: see `generate`.
+          labels: the strings.
+
         Raises:
           ValueError: see `generate`.
         """
-        model, params = self.with_prompt(prompt, position)
         inputs = self.encode(texts, max_input_length)
-        return np.asarray(decoding.rank(model, params, inputs, self.encode_labels(labels)))
+        model, params, of_rows = self._attached(prompt, prompt_ids, position, len(inputs))
+        label_ids = self.encode_labels(labels)
+        return in_order(
+            (batch.rows, decoding.rank(model, params, batch.tokens, label_ids))
+            for batch in self._batches(model, inputs, of_rows, max_input_length)
+        )
 
-    def encode(self, texts: Sequence[str], max_length: int) -> np.ndarray:
-        """Turns texts into ids [B, T], each with EOS and padding.
+    def _batches(
+        self, model: Transformer, inputs: Ragged, of_rows: RowPrompts | None, max_length: int
+    ) -> Iterator[SortedBatch]:
+        """Batches of few shapes, so that few programs are compiled."""
+        rows = min(BATCH_ROWS, 1 << (len(inputs) - 1).bit_length())
+        for batch in batches_for(model, inputs, rows, max_length):
+            yield batch if of_rows is None else of_rows.added_to(batch)
+
+    def encode(self, texts: Sequence[str], max_length: int) -> Ragged:
+        """Turns texts into ids, each with EOS.
 
         Raises:
           ValueError: no text, or one of more than max_length tokens.
@@ -265,16 +356,15 @@ class FrozenT5:
                     f"Text {number} has {max_length + tokens} tokens, EOS included; at most "
                     f"{max_length} fit. Shorten it or raise the input length."
                 )
-        longest = int((ids > 0).sum(axis=1).max())
-        return ids[:, : -(-longest // INPUT_BUCKET) * INPUT_BUCKET]
+        return ids
 
-    def encode_cut(self, texts: Sequence[str], max_length: int) -> tuple[np.ndarray, list[int]]:
-        """Turns texts into ids [B, max_length], and returns how many tokens of each were
+    def encode_cut(self, texts: Sequence[str], max_length: int) -> tuple[Ragged, list[int]]:
+        """Turns texts into ids of at most max_length, and returns how many tokens of each were
         truncated."""
         rows = [[*self.vocabulary.encode(text), self.vocabulary.eos_id] for text in texts]
         kept = [row[: max_length - 1] + row[-1:] if len(row) > max_length else row for row in rows]
         cut = [len(row) - len(short) for row, short in zip(rows, kept, strict=True)]
-        return _padded(kept, max_length), cut
+        return Ragged.from_rows([np.array(row, np.int32) for row in kept]), cut
 
     def encode_labels(self, labels: Sequence[str]) -> np.ndarray:
         """Turns label strings into ids [C, L], each with EOS and padding.
@@ -302,12 +392,5 @@ def encode_labels(vocabulary: Any, labels: Sequence[str]) -> np.ndarray:
     """
     if isinstance(labels, str) or not labels:
         raise ValueError(f"Expected a list of one or more labels; got {labels!r}.")
-    rows = [[*vocabulary.encode(label), vocabulary.eos_id] for label in labels]
-    return _padded(rows, max(len(row) for row in rows))
-
-
-def _padded(rows: list[list[int]], length: int) -> np.ndarray:
-    ids = np.zeros((len(rows), length), np.int32)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = row
-    return ids
+    rows = [np.array([*vocabulary.encode(label), vocabulary.eos_id]) for label in labels]
+    return Ragged.from_rows(rows).padded(range(len(rows)), max(map(len, rows)))

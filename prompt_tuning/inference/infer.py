@@ -17,18 +17,21 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from prompt_tuning import folders, paths
 from prompt_tuning.data import batches, table_files, tables, tasks
 from prompt_tuning.data.postprocessors import as_text
 from prompt_tuning.data.registry import TextMixture, TextTask
+from prompt_tuning.data.sorted_batches import SortedBatch, in_order
 from prompt_tuning.inference import loading
+from prompt_tuning.inference.input_batches import batches_for
 from prompt_tuning.model import decoding
+from prompt_tuning.parallel import placing, processes
 from prompt_tuning.run import Run
 
 INPUT_KEYS = ("input", "inputs", "text")
 TABLE_INPUT_KEYS = ("input", "inputs")  # a column 'text' may be one of the table's that is missing
+WINDOW = 64  # batches whose inputs are sorted by length together
 OUTPUT_KEYS = ("input", "prediction", "score", "decodes", "label_scores", "tokens_cut")
 
 
@@ -125,6 +128,7 @@ def _others(row: table_files.Row, *used: str) -> dict[str, Any]:
     return {name: value for name, value in row.cells.items() if name not in taken}
 
 
+@processes.first_prints()
 def infer_run(run: Run, input_file: str | None = None, output_file: str | None = None) -> Inferred:
     """Predicts for every input and writes JSON lines.
 
@@ -146,7 +150,7 @@ def infer_run(run: Run, input_file: str | None = None, output_file: str | None =
         inputs = read_inputs(input_file, tables.of_task(task))
     labels = task.labels
     cut = 0
-    with folders.new_file(path) as file:
+    with folders.new_file(path) if processes.is_first() else open(os.devnull, "w") as file:
         loaded = loading.load_trained(run, task)
         for record in _records(run, loaded, inputs, labels):
             cut += "tokens_cut" in record
@@ -186,29 +190,40 @@ def _records(
     inputs: list[Input],
     labels: tuple[str, ...] | None,
 ) -> Iterator[dict[str, Any]]:
-    """Predicts batch by batch; the last one is filled up, so that one shape compiles."""
+    """Predicts for `WINDOW` batches at a time, sorted by length, and yields in the given order."""
     t5, model, params, _ = loaded
-    size = min(run.eval_batch_size, len(inputs))
     length = run.task_feature_lengths["inputs"]
     label_ids = None if labels is None else t5.encode_labels(labels)
-    for start in range(0, len(inputs), size):
-        chunk = inputs[start : start + size]
-        texts = [item.text for item in chunk] + [chunk[-1].text] * (size - len(chunk))
-        ids, cut = t5.encode_cut(texts, length)
+    mesh = placing.mesh_of(params)
+
+    def predict(start: int, batch: SortedBatch):
+        tokens = placing.rows(mesh, batch.tokens)
         decoded = decoding.generate(
             model,
             params,
-            ids,
+            tokens,
             max_decode_length=run.task_feature_lengths["targets"],
             strategy=run.decoding,
             num_decodes=run.num_decodes,
             eos_id=t5.vocabulary.eos_id,
-            rng=jax.random.fold_in(jax.random.key(run.seed), start),
+            rng=placing.key(mesh, jax.random.fold_in(jax.random.key(run.seed), start)),
         )
-        tokens, scores = np.asarray(decoded.tokens), np.asarray(decoded.scores)
         ranked = None
         if label_ids is not None:
-            ranked = np.asarray(decoding.rank(model, params, ids, label_ids))
+            ranked = decoding.rank(model, params, tokens, label_ids)
+        return batch.rows, placing.gathered(mesh, (*decoded, ranked))
+
+    size = placing.fill(mesh, min(run.eval_batch_size, len(inputs)))
+    for first in range(0, len(inputs), WINDOW * size):
+        chunk = inputs[first : first + WINDOW * size]
+        ids, cut = t5.encode_cut([item.text for item in chunk], length)
+        found = [
+            predict(first + number * size, batch)
+            for number, batch in enumerate(
+                batches_for(model, ids, size, length, pad_to_full_length=run.pad_to_full_length)
+            )
+        ]
+        tokens, scores, ranked = in_order(found)
         for i, item in enumerate(chunk):
             record = {"input": item.text, **item.fields}
             decodes = [

@@ -10,15 +10,22 @@ import os
 import re
 from typing import Any, NamedTuple
 
+import jax
+from jax.sharding import Mesh
+
 from prompt_tuning import paths, trees
 from prompt_tuning.data import tables, tasks
 from prompt_tuning.data.registry import TextMixture, TextTask
-from prompt_tuning.inference.frozen import FrozenT5, load_parameters
+from prompt_tuning.inference import frozen
+from prompt_tuning.inference.frozen import FrozenT5
 from prompt_tuning.methods import prompt_tuning, tuned_file
 from prompt_tuning.methods.method import added_shapes
 from prompt_tuning.methods.tuned_file import Added
+from prompt_tuning.model import compute
+from prompt_tuning.model.compute import Compute
 from prompt_tuning.model.parameters import parameter_shapes
 from prompt_tuning.model.transformer import Transformer
+from prompt_tuning.parallel import mesh
 from prompt_tuning.prompts import files
 from prompt_tuning.run import Run
 
@@ -76,14 +83,54 @@ def _has_own(run: Run) -> bool:
     return any(paths.is_file(path + suffix) for suffix in files.SUFFIXES)
 
 
-def load_t5(run: Run, task: TextTask | TextMixture) -> FrozenT5:
-    """Loads a run's frozen model, with the vocabulary of its task.
+def mesh_of(run: Run, batch_size: int | None = None) -> Mesh | None:
+    """The devices of a run; None where there is one.
+
+    Args:
+      run: its `mesh`, or None, decides.
+      batch_size: of training; None if nothing trains.
 
     Raises:
-      ValueError: see `load_parameters`; or the vocabulary is another model's.
+      ValueError: see `mesh.check` and `mesh.choose`.
     """
-    params = load_parameters(run.model, run.initial_checkpoint_path, dtype=run.param_dtype)
-    return FrozenT5(run.model, params, task.vocabulary)
+    return mesh.of_devices(run.mesh, run.model, dtype=run.param_dtype, batch_size=batch_size)
+
+
+def load_t5(run: Run, task: TextTask | TextMixture, devices: Mesh | None = None) -> FrozenT5:
+    """Loads a run's frozen model, with the vocabulary of its task.
+
+    Args:
+      run: names it.
+      task: the run's.
+      devices: see `mesh_of`.
+
+    Raises:
+      ValueError: see `frozen.load_t5`.
+    """
+    return frozen.load_t5(
+        run.model,
+        run.initial_checkpoint_path,
+        task.vocabulary,
+        dtype=run.param_dtype,
+        compute=compute_of(run),
+        stacks=not run.trains_model,
+        mesh=devices,
+    )
+
+
+def compute_of(run: Run) -> Compute:
+    """How a run's model is computed on this machine.
+
+    Raises:
+      ValueError: see `compute.choose`.
+    """
+    return compute.choose(
+        run.model,
+        jax.default_backend(),
+        layers=run.layers,
+        remat=run.remat,
+        attention=run.attention,
+    )
 
 
 def read_added(run: Run, t5: FrozenT5) -> Added:
@@ -138,17 +185,17 @@ def load_trained(run: Run, task: TextTask | TextMixture) -> LoadedModel:
     Raises:
       ValueError: what the run trains is not there, or does not fit.
     """
-    tuned = _tuned_folder(run)
+    tuned, devices = _tuned_folder(run), mesh_of(run)
     added, names, t5 = Added(run.method, {}, None), [], None
     if tuned is None or added_shapes(run.model, run.method.hooks):
-        t5 = load_t5(run, task)
+        t5 = load_t5(run, task, devices)
         added = read_added(run, t5)  # checks that it was made for this model
     if added.path is not None:
         kind = run.method.kind
         names.append(f"{'prompt' if kind == prompt_tuning.KIND else kind} {added.path}")
     if tuned is not None:
         del t5  # one model in memory is enough
-        t5 = load_t5(dataclasses.replace(run, initial_checkpoint_path=tuned), task)
+        t5 = load_t5(dataclasses.replace(run, initial_checkpoint_path=tuned), task, devices)
         names.append(f"tuned model {tuned}")
     what = " and ".join(names) or f"untuned model {run.initial_checkpoint_path}"
     return LoadedModel(t5, *t5.with_hooks(added.method.hooks, added.arrays), what)

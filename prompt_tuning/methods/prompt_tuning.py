@@ -17,7 +17,7 @@ from prompt_tuning.methods.method import Frozen, Method
 from prompt_tuning.methods.model_tuning import model_tuning
 from prompt_tuning.prompts import initializers, metadata
 from prompt_tuning.prompts.initializers import from_class_labels
-from prompt_tuning.prompts.prompt import PROMPT_PATH, soft_prompt_hooks
+from prompt_tuning.prompts.prompt import PROMPT_PATH, Prompt, soft_prompt_hooks
 from prompt_tuning.shapes import Array, Float
 
 KIND = metadata.PLAIN
@@ -58,6 +58,16 @@ def hooks(length: int, position: str):
     return soft_prompt_hooks(length=length, position=position)
 
 
+@functools.lru_cache(maxsize=64)
+def hooks_of_several(count: int, length: int, position: str):
+    """The hooks of M = `count` prompts in one stack, [M, P, H], that `as_params` takes as well.
+
+    Each row has the prompt that `Inputs.prompt_ids` names, as long as `Inputs.prompt_lengths` says.
+    """
+    vectors = functools.partial(Prompt, length, count=count)
+    return soft_prompt_hooks(length=length, position=position, vectors=vectors)
+
+
 def _start(
     rng: jax.Array, frozen: Frozen, *, length: int, initializer: Callable[..., Any]
 ) -> trees.FlatTree:
@@ -65,7 +75,7 @@ def _start(
     return as_params(initializers.initialize(make, rng, (length, frozen.config.emb_dim)))
 
 
-def as_params(prompt: Float[Array, "P H"]) -> trees.FlatTree:
+def as_params(prompt: Float[Array, "*M P H"]) -> trees.FlatTree:
     """The prompt as the parameters that it adds.
 
     >>> as_params(jax.numpy.zeros((2, 3))).keys()
@@ -85,6 +95,16 @@ def split_prompt(params: Mapping[str, Any]) -> tuple[Any | None, trees.FlatTree]
     """
     rest = {path: params[path] for path in params if path != PROMPT_PATH}
     return (params[PROMPT_PATH] if PROMPT_PATH in params else None), rest
+
+
+def numbered_path(path: str, number: int) -> str:
+    """Where a parameter that makes a prompt is, if that prompt is number m of several.
+
+    >>> numbered_path('encoder/prompt/prompt/prompt', 3)
+    'encoder/prompt/prompt/prompt_3/prompt'
+    """
+    scope = PROMPT_PATH.rpartition("/")[0]
+    return f"{scope}/prompt_{number}/{path.removeprefix(scope + '/')}"
 
 
 def is_prompt(path: str) -> bool:

@@ -11,6 +11,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from prompt_tuning.model import matmul
 from prompt_tuning.model.compute import Compute
 from prompt_tuning.shapes import Array, Float
 
@@ -56,14 +57,13 @@ def _plain(queries, keys, values, biases, weights_mask):
     each = "n" if keys.ndim == 4 else ""
     if each:
         keys, values = jnp.swapaxes(keys, 1, 2), jnp.swapaxes(values, 1, 2)
-    scores_BxNxQxZ = jnp.einsum(
-        f"bnqd,b{each}zd->bnqz", queries, keys, preferred_element_type=jnp.float32
-    )
+    scores_BxNxQxZ = matmul.einsum(f"bnqd,b{each}zd->bnqz", queries, keys, jnp.float32)
     scores_BxNxQxZ += functools.reduce(jnp.add, biases)
     weights = jax.nn.softmax(scores_BxNxQxZ).astype(values.dtype)
     if weights_mask is not None:
         weights *= weights_mask
-    return jnp.swapaxes(jnp.einsum(f"bnqz,b{each}zd->bnqd", weights, values), 1, 2)
+    out = matmul.einsum(f"bnqz,b{each}zd->bnqd", weights, values, values.dtype)
+    return jnp.swapaxes(out, 1, 2)
 
 
 def _blockwise(queries, keys, values, biases, weights_mask):

@@ -70,10 +70,18 @@ class CachedDecoder:
                 "Scoring expected one example per row, got packed inputs (segment_ids). Give each "
                 "example a row of its own."
             )
-        logits = self._apply(
-            self._encoded, shift_right(target_tokens), target_tokens, method="decode"
+        hidden = self._apply(
+            self._encoded, shift_right(target_tokens), target_tokens, method="decode_hidden"
         )
-        return jnp.sum(log_probability(logits, target_tokens) * (target_tokens > 0), axis=-1)
+
+        def add(total, position):
+            # Logits of one position at a time: [R, V] instead of [R, L, V].
+            hidden, tokens = position
+            logits = self._apply(hidden, method="logits")
+            return total + log_probability(logits, tokens) * (tokens > 0), None
+
+        positions = jnp.moveaxis(hidden, 1, 0), target_tokens.T
+        return jax.lax.scan(add, jnp.zeros(len(target_tokens)), positions)[0]
 
 
 @runtime_checkable

@@ -91,6 +91,17 @@ def choose(
     return Compute(layers, remat, attention)
 
 
+def compiler_options(compute: Compute, backend: str) -> dict[str, str] | None:
+    """What to tell XLA about a step.
+
+    By default a CPU converts several int8 matrices of a layer at once. Where layers are computed
+    again to save memory, it takes them one after the other.
+    """
+    if backend == "cpu" and compute.remat == "layer":
+        return {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+    return None
+
+
 def _check_cudnn(config: T5Config, backend: str) -> None:
     wrong = []
     if backend != "gpu":

@@ -15,10 +15,10 @@ from flax import linen as nn
 from prompt_tuning.model import masks, matmul
 from prompt_tuning.model.attention import Biases
 from prompt_tuning.model.compute import Compute
-from prompt_tuning.model.dropout import Keys, LayerMasks, decoder_masks, scale
+from prompt_tuning.model.dropout import LayerMasks, StackMasks, fitted, scale
 from prompt_tuning.model.encoder import Encoded
 from prompt_tuning.model.hooks import Hooks
-from prompt_tuning.model.inputs import Inputs
+from prompt_tuning.model.inputs import Inputs, distances
 from prompt_tuning.model.layers import Attention, Dense, FeedForward, RelativePositionBias, RMSNorm
 from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.model.stack import run_layers, scan
@@ -205,17 +205,13 @@ class Decoder(nn.Module):
         embedded: Float[Array, "R L H"],
         inputs: Inputs,
         encoded: Encoded,
-        dropout_keys: Keys | None = None,
+        dropout: StackMasks | None = None,
     ) -> Float[Array, "R L H"]:
         """Runs whole targets; returns what `logits` takes."""
         cfg = self.config
-        drop = None
-        if dropout_keys is not None and cfg.dropout_rate:
-            rows, length = embedded.shape[:2]
-            batch, input_length = encoded.values.shape[:2]
-            drop = decoder_masks(dropout_keys, cfg, length, input_length, rows // batch)
+        drop = dropout and fitted(dropout, embedded.shape[1], encoded.values.shape[1])
         self_biases = (
-            self.relpos_bias(inputs.positions, inputs.positions),
+            self.relpos_bias(distances(inputs), distances(inputs)),
             masks.to_bias(masks.causal_mask(inputs)),
         )
         cross_biases = (masks.to_bias(masks.cross_mask(inputs, encoded.inputs)),)
@@ -265,7 +261,10 @@ class Decoder(nn.Module):
         return self.decoder_norm(x), cache._replace(layers=layers)
 
     def logits(
-        self, x: Float[Array, "*B H"], table: Float[Array, "V H"], scale: Float[Array, " V"] | None
+        self,
+        x: Float[Array, "*B H"],
+        table: Float[Array, "V H"] | Int[Array, "V H"],
+        scale: Float[Array, " V"] | None,
     ) -> Float[Array, "*B V"]:
         """Scores of every vocabulary id, float32.
 

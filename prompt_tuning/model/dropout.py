@@ -5,10 +5,15 @@ is padded, nor on whether layers are unrolled or scanned. So a batch that is cut
 trains as the whole one does.
 
 As in T5X, all positions of an example share one draw, except in the encoder's output, where each
-has its own. A stack draws the masks of all its layers at once: many small draws take long to
-compile. Attention to keys that a hook adds is not dropped.
+has its own. Attention to keys that a hook adds is not dropped.
+
+    draw(keys, config, input_length=S, length=L)  ->  model.apply(..., dropout=drawn)
+
+Random numbers take long to compile: a stack draws the masks of all its layers at once, in a program
+of its own that several input lengths share.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -18,6 +23,7 @@ from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.shapes import Array, Float
 
 Keys = Array  # [B] typed PRNG keys, one for each example
+MULTIPLE = 256  # that the input length of a draw is rounded up to
 
 
 class LayerMasks(NamedTuple):
@@ -45,6 +51,44 @@ class StackMasks(NamedTuple):
     output: Float[Array, "B #S H"]
 
 
+class Dropout(NamedTuple):
+    """Masks of both stacks, of inputs that are at least as long as those they are used for."""
+
+    encoder: StackMasks
+    decoder: StackMasks
+
+
+def draw(keys: Keys, config: T5Config, *, input_length: int, length: int) -> Dropout | None:
+    """Draws the masks of a batch of B examples; None if nothing is dropped.
+
+    Args:
+      keys: [B].
+      config: dimensions and dropout rate.
+      input_length: S, the prompt included.
+      length: L.
+    """
+    if not config.dropout_rate:
+        return None
+    rounded = -(-input_length // MULTIPLE) * MULTIPLE
+    return Dropout(
+        encoder_masks(keys, config, rounded), decoder_masks(keys, config, length, rounded)
+    )
+
+
+def fitted(masks: StackMasks, length: int, input_length: int | None = None) -> StackMasks:
+    """The part of longer masks that a stack of this length uses.
+
+    Args:
+      masks: of a stack.
+      length: of the stack's own positions.
+      input_length: of the positions that a decoder's cross-attention reads.
+    """
+    layers = masks.layers._replace(weights=masks.layers.weights[..., :length])
+    if input_length is not None:
+        layers = layers._replace(cross_weights=layers.cross_weights[..., :input_length])
+    return masks._replace(layers=layers, output=masks.output[:, :length])
+
+
 def layer_masks(masks: StackMasks | None, layer: int) -> LayerMasks | None:
     """Those of one layer."""
     return None if masks is None else jax.tree.map(lambda mask: mask[layer], masks.layers)
@@ -55,6 +99,7 @@ def scale(x: Float[Array, "*B H"], mask: Float[Array, "..."] | None) -> Float[Ar
     return x if mask is None else x * mask
 
 
+@functools.partial(jax.jit, static_argnames=("config", "length"))
 def encoder_masks(keys: Keys, config: T5Config, length: int) -> StackMasks:
     """Draws the masks of the encoder.
 
@@ -70,6 +115,7 @@ def encoder_masks(keys: Keys, config: T5Config, length: int) -> StackMasks:
     return StackMasks(input_mask, LayerMasks(weights, attention, hidden, mlp), output)
 
 
+@functools.partial(jax.jit, static_argnames=("config", "length", "input_length", "rows"))
 def decoder_masks(
     keys: Keys, config: T5Config, length: int, input_length: int, rows: int = 1
 ) -> StackMasks:

@@ -7,9 +7,9 @@ from flax import linen as nn
 from prompt_tuning.model import masks
 from prompt_tuning.model.attention import Biases
 from prompt_tuning.model.compute import Compute
-from prompt_tuning.model.dropout import Keys, LayerMasks, encoder_masks, scale
+from prompt_tuning.model.dropout import LayerMasks, StackMasks, fitted, scale
 from prompt_tuning.model.hooks import Hooks
-from prompt_tuning.model.inputs import Inputs
+from prompt_tuning.model.inputs import Inputs, distances
 from prompt_tuning.model.layers import Attention, FeedForward, RelativePositionBias, RMSNorm
 from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.model.stack import run_layers
@@ -77,18 +77,16 @@ class Encoder(nn.Module):
         self,
         embedded: Float[Array, "B S H"],
         inputs: Inputs,
-        dropout_keys: Keys | None = None,
+        dropout: StackMasks | None = None,
     ) -> Encoded:
         cfg = self.config
-        drop = None
-        if dropout_keys is not None and cfg.dropout_rate:
-            drop = encoder_masks(dropout_keys, cfg, embedded.shape[1])
+        drop = dropout and fitted(dropout, embedded.shape[1])
         change = self.hooks.make("encoder_input")
         x = embedded if change is None else change(embedded, inputs)
         x = scale(x, drop and drop.input)
         position_bias = RelativePositionBias(cfg, bidirectional=True, name="relpos_bias")
         biases = (
-            position_bias(inputs.positions, inputs.positions),
+            position_bias(distances(inputs), distances(inputs)),
             masks.to_bias(masks.encoder_mask(inputs)),
         )
 

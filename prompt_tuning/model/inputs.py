@@ -14,10 +14,20 @@ start; the hook at `encoder_input` fills them. Two vectors before three tokens:
 
     tokens        [[0, 0, 7, 8, 1]]
     prompt_places [[0, 1, -1, -1, -1]]
+
+Rows may have prompts of different lengths. What the prompt of a row does not need of the longest
+is padding at the end of the row, so that the row looks as it does alone. Two vectors and one:
+
+    prompt_lengths [2, 1]
+    tokens         [[0, 0, 7, 8, 1], [0, 9, 4, 1, 0]]
+    valid          [[1, 1, 1, 1, 1], [1, 1, 1, 1, 0]]
+    prompt_places  [[0, 1, -1, -1, -1], [0, -1, -1, -1, -1]]
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -38,9 +48,10 @@ class Inputs(NamedTuple):
       valid: False at padding. In the decoder, whether the position predicts a real target.
       positions: position of each token within its example, for relative positions and causality.
         [1, S] if the same in all rows.
-      segment_ids: which example of a packed row each position belongs to, 1 and up, 0 at padding.
-        None: a row is one example.
+      segment_ids: which example of a packed row each position belongs to, 1 and up, 0 at padding;
+        the positions of an example are adjacent. None: a row is one example.
       prompt_ids: which of M prompts each row uses, 0 to M - 1. None: there is one prompt.
+      prompt_lengths: vectors of each row's prompt, 0 to P. None: P in all rows.
       prompt_places: number of the prompt vector at each position, 0 to P - 1, and -1
         at tokens; [1, S] if the same in all rows. None: no place is reserved yet.
     """
@@ -51,6 +62,7 @@ class Inputs(NamedTuple):
     segment_ids: Int[Array, "B S"] | None = None
     prompt_ids: Int[Array, " B"] | None = None
     prompt_places: Int[Array, "#B S"] | None = None
+    prompt_lengths: Int[Array, " B"] | None = None
 
 
 def as_inputs(tokens: Inputs | Int[Array, "B T"]) -> Inputs:
@@ -94,10 +106,12 @@ def as_decoder_inputs(
 def reserve_prompt(inputs: Inputs, *, length: int, position: str = "prefix") -> Inputs:
     """Reserves the places of a prompt before each row ('prefix') or after it ('suffix').
 
-    A suffix is after the padding. Reserved positions are valid and their token is 0.
+    A suffix is after the padding. Reserved positions are valid and their token is 0. With
+    `prompt_lengths` each row has as many as it needs, and the rest of P is padding at its end.
 
     Args:
-      inputs: one example per row, without places.
+      inputs: one example per row, without places. With `prompt_lengths`, positions [1, T] count
+        from 0; others are given for each row, [B, T].
       length: P, in vectors.
       position: 'prefix' or 'suffix'.
 
@@ -122,6 +136,8 @@ def reserve_prompt(inputs: Inputs, *, length: int, position: str = "prefix") -> 
             "A prompt belongs to one example, and these inputs pack several into a row. Reserve "
             "the places of each when packing, and set prompt_places."
         )
+    if inputs.prompt_lengths is not None:
+        return _reserve_own(inputs, length, position)
     tokens = inputs.tokens.shape[1]
 
     def joined(reserved, own, xp=jnp):
@@ -136,6 +152,66 @@ def reserve_prompt(inputs: Inputs, *, length: int, position: str = "prefix") -> 
         positions=joined(vectors + start, inputs.positions + shift),
         prompt_places=joined(vectors, none, np),  # NumPy: known while tracing
     )
+
+
+def _reserve_own(inputs: Inputs, length: int, position: str) -> Inputs:
+    """`reserve_prompt` of as many places as each row needs."""
+    rows, tokens = inputs.tokens.shape
+    index = _count(length + tokens)
+    own = inputs.prompt_lengths.astype(jnp.int32)[:, None]
+    place = index if position == "prefix" else index - tokens
+    is_reserved = (place >= 0) & (place < own)
+    source = index - own if position == "prefix" else jnp.broadcast_to(index, (rows, len(index[0])))
+    is_token = (source >= 0) & (source < tokens)
+
+    def moved(x):
+        at = jnp.clip(source, 0, tokens - 1)
+        taken = jnp.take_along_axis(jnp.broadcast_to(x, (rows, tokens)), at, axis=1)
+        return jnp.where(is_token, taken, jnp.zeros((), x.dtype))
+
+    positions = index
+    if len(inputs.positions) == rows:  # else [1, T], which counts: so does the longer row
+        shift, start = (own, 0) if position == "prefix" else (0, tokens)
+        positions = jnp.where(is_reserved, place + start, moved(inputs.positions) + shift)
+    return inputs._replace(
+        tokens=moved(inputs.tokens),
+        valid=moved(inputs.valid) | is_reserved,
+        positions=positions,
+        prompt_places=jnp.where(is_reserved, place, -1),
+    )
+
+
+def width_matters(reserve: Callable[[Inputs], Inputs] | None) -> bool:
+    """Whether the positions of a row depend on how far it is padded, as with a suffix.
+
+    Args:
+      reserve: see `Hooks.reserve`.
+
+    >>> import functools
+    >>> prefix, suffix = (functools.partial(reserve_prompt, length=2, position=position)
+    ...                   for position in POSITIONS)
+    >>> width_matters(prefix), width_matters(suffix), width_matters(None)
+    (False, True, False)
+    """
+    if reserve is None:
+        return False
+
+    @jax.jit
+    def reserved(tokens):
+        inputs = reserve(as_inputs(tokens))
+        return inputs.positions, inputs.valid
+
+    narrow, wide = (np.array([tokens], np.int32) for tokens in ([1], [1, 0]))
+    real = [np.asarray(x)[np.asarray(valid)] for x, valid in map(reserved, (narrow, wide))]
+    return not np.array_equal(*real)
+
+
+def distances(inputs: Inputs) -> Int[Array, "#B S"]:
+    """Positions whose differences within a segment are those of `inputs.positions`.
+
+    Of packed rows they are the same for all rows, [1, S], and so is what is computed from them.
+    """
+    return inputs.positions if inputs.segment_ids is None else _count(inputs.tokens.shape[1])
 
 
 def _count(length: int) -> Int[Array, "1 L"]:

@@ -69,10 +69,12 @@ class Dense(nn.Module):
         inputs = x.shape[-self.contracted :]
         features = self.features if isinstance(self.features, tuple) else (self.features,)
         kernel = self.param("kernel", self.kernel_init, (math.prod(inputs), math.prod(features)))
+        scale, rounds_x = self._scale()
         multiply = functools.partial(
             matmul.multiply,
             kernel=kernel,
-            scale=self.get_variable("params", "kernel_scale"),
+            scale=scale,
+            rounds_x=rounds_x,
             contracted=self.contracted,
             features=features,
             dtype=self.dtype,
@@ -90,8 +92,15 @@ class Dense(nn.Module):
 
     def matrix(self) -> Float[Array, "I ..."]:
         """The matrix itself, [I, *features], of a model whose parameters are given."""
-        kernel, scale = (self.get_variable("params", name) for name in ("kernel", "kernel_scale"))
-        return matmul.dequantized(kernel, scale, self.dtype).reshape(-1, *self.features)
+        kernel = self.get_variable("params", "kernel")
+        return matmul.dequantized(kernel, self._scale()[0], self.dtype).reshape(-1, *self.features)
+
+    def _scale(self) -> tuple[Float[Array, " O"] | None, bool]:
+        """The scale of an int8 matrix, and whether x is rounded; see `quantization.py`."""
+        scale, of_both = (
+            self.get_variable("params", name) for name in ("kernel_scale", "kernel_scale_w8a8")
+        )
+        return (scale, False) if of_both is None else (of_both, True)
 
 
 class Attention(nn.Module):
@@ -210,11 +219,12 @@ class Attention(nn.Module):
 
         With few queries it takes far fewer multiplications.
         """
-        queries = jnp.einsum("bqnd,hnd->bqnh", self.query(x), self.key.matrix())
+        dtype = self.config.activation_dtype
+        queries = matmul.einsum("bqnd,hnd->bqnh", self.query(x), self.key.matrix(), dtype)
         mixed = attention.attend(
             queries, memory, memory, biases, weights_mask, compute=self.compute
         )
-        return self.out(jnp.einsum("bqnh,hnd->bqnd", mixed, self.value.matrix()))
+        return self.out(matmul.einsum("bqnh,hnd->bqnd", mixed, self.value.matrix(), dtype))
 
 
 class FeedForward(nn.Module):

@@ -11,6 +11,7 @@ coarsely. All of it is computed in float32.
 import difflib
 import functools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -28,13 +29,13 @@ class LossSums(NamedTuple):
     """Sums over target tokens, each weighted; sums of several batches add up.
 
     `loss_sum / n_tokens` is the loss in nats per target token, `n_correct / n_tokens` the
-    share of target tokens that the model ranks first.
+    share of target tokens that the model ranks first. Of M groups of rows each is [M].
     """
 
-    loss_sum: Float[Array, ""]  # z-loss included
-    z_loss_sum: Float[Array, ""]
-    n_tokens: Float[Array, ""]
-    n_correct: Float[Array, ""]
+    loss_sum: Float[Array, "*M"]  # z-loss included
+    z_loss_sum: Float[Array, "*M"]
+    n_tokens: Float[Array, "*M"]
+    n_correct: Float[Array, "*M"]
 
 
 def cross_entropy_loss(
@@ -73,6 +74,42 @@ def cross_entropy_loss(
     >>> round(float(loss), 4), float(sums.n_tokens)  # log(4), and one token
     (1.3863, 1.0)
     """
+    numerator, divisor, sums = loss_parts(
+        logits,
+        targets,
+        weights,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        loss_normalizing_factor=loss_normalizing_factor,
+    )
+    return divide(numerator, divisor), sums
+
+
+def loss_parts(
+    logits: Float[Array, "B L V"],
+    targets: Int[Array, "B L"],
+    weights: Float[Array, "B L"] | None = None,
+    *,
+    label_smoothing: float = 0.0,
+    z_loss: float = 1e-4,
+    loss_normalizing_factor: float | str | None = None,
+    add_up: Callable[[Float[Array, "B ..."]], Float[Array, "..."]] = jnp.sum,
+) -> tuple[Float[Array, "*M"], Float[Array, "*M"] | None, LossSums]:
+    """The loss of a batch as numerator and divisor, which add up over parts of a batch.
+
+    Args:
+      logits, targets, weights: see `cross_entropy_loss`.
+      label_smoothing, z_loss, loss_normalizing_factor: see `cross_entropy_loss`.
+      add_up: adds up values of rows or of their tokens, into one number, or into M, one for each
+        group of rows, see `sums_of_groups`.
+
+    Returns:
+      The numerator, to differentiate; the divisor, which has no gradient, None where there is
+      none; and `LossSums`.
+
+    Raises:
+      ValueError: see `cross_entropy_loss`.
+    """
     if weights is None:
         weights = targets > 0
     if not 0.0 <= label_smoothing < 1.0:
@@ -80,12 +117,25 @@ def cross_entropy_loss(
     weights = weights.astype(jnp.float32)
     token_loss, log_z = _token_losses(logits, targets, label_smoothing, z_loss)
     sums = LossSums(
-        loss_sum=jnp.sum(token_loss * weights),
-        z_loss_sum=jnp.sum(z_loss * jnp.square(log_z) * weights),
-        n_tokens=jnp.sum(weights),
-        n_correct=jnp.sum((jnp.argmax(logits, axis=-1) == targets) * weights),
+        loss_sum=add_up(token_loss * weights),
+        z_loss_sum=add_up(z_loss * jnp.square(log_z) * weights),
+        n_tokens=add_up(weights),
+        n_correct=add_up((jnp.argmax(logits, axis=-1) == targets) * weights),
     )
-    return _normalize(token_loss, weights, sums, loss_normalizing_factor), sums
+    factor = loss_normalizing_factor
+    return *_numerator_and_divisor(token_loss, weights, sums, factor, add_up), sums
+
+
+def sums_of_groups(
+    values: Float[Array, "B ..."], groups: Int[Array, " B"], count: int
+) -> Float[Array, " M"]:
+    """Adds up the values of the rows of each of M = `count` groups.
+
+    >>> sums_of_groups(jnp.array([[1.0, 2.0], [4.0, 0.0], [8.0, 0.0]]), jnp.array([1, 0, 1]), 2)
+    Array([ 4., 11.], dtype=float32)
+    """
+    of_rows = jnp.sum(values.reshape(len(groups), -1), axis=1)
+    return jax.ops.segment_sum(of_rows, groups, count)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -139,33 +189,34 @@ def _target_distribution(n_ids: int, label_smoothing: float) -> tuple[float, flo
     return high, low, entropy
 
 
-def _normalize(
+def divide(total: Float[Array, "..."], count: Float[Array, "..."] | None) -> Float[Array, "..."]:
+    """total / count, and 0 where there is nothing to count; the total if the count is None."""
+    return total if count is None else total / jnp.where(count == 0, 1.0, count)
+
+
+def _numerator_and_divisor(
     token_loss: Float[Array, "B L"],
     weights: Float[Array, "B L"],
     sums: LossSums,
     factor: float | str | None,
-) -> Float[Array, ""]:
+    add_up: Callable[[Array], Array],
+) -> tuple[Float[Array, "*M"], Float[Array, "*M"] | None]:
     if factor is None:
-        return sums.loss_sum
+        return sums.loss_sum, None
     if not isinstance(factor, str):
-        return sums.loss_sum / factor
+        return sums.loss_sum / factor, None
     name = factor.upper()
     if name == NUM_REAL_TARGET_TOKENS:
-        return _divide(sums.loss_sum, sums.n_tokens)
+        return sums.loss_sum, sums.n_tokens
     if name == NUM_TOTAL_TARGET_TOKENS:
-        return sums.loss_sum / token_loss.size
+        return sums.loss_sum, add_up(jnp.ones_like(token_loss))
     if name == AVERAGE_PER_SEQUENCE:
         n_tokens_B = jnp.sum(weights, axis=-1)
-        mean_loss_B = _divide(jnp.sum(token_loss * weights, axis=-1), n_tokens_B)
-        return _divide(jnp.sum(mean_loss_B), jnp.sum(n_tokens_B != 0).astype(jnp.float32))
+        mean_loss_B = divide(jnp.sum(token_loss * weights, axis=-1), n_tokens_B)
+        return add_up(mean_loss_B), add_up((n_tokens_B != 0).astype(jnp.float32))
     guess = difflib.get_close_matches(name, NORMALIZING_FACTORS, n=1)
     raise ValueError(
         f"Unknown loss_normalizing_factor {factor!r}"
         + (f", did you mean {guess[0]!r}?" if guess else ".")
         + f" Known: None, a number, {', '.join(NORMALIZING_FACTORS)}."
     )
-
-
-def _divide(total: Float[Array, "..."], count: Float[Array, "..."]) -> Float[Array, "..."]:
-    """total / count, and 0 where there is nothing to count."""
-    return total / jnp.where(count == 0, 1.0, count)

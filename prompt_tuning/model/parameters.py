@@ -1,7 +1,9 @@
 """The parameters of a T5 by path: their shapes, and random values for them."""
 
 import functools
-from collections.abc import Mapping
+import itertools
+import re
+from collections.abc import Iterator, Mapping
 
 import jax
 import numpy as np
@@ -32,6 +34,19 @@ def draw(
     """Draws the parameters at the given paths; None is all. The others are never made."""
     flat = _init(model, rng)
     return flat if paths is None else {path: flat[path] for path in paths}
+
+
+def draw_each(config: T5Config, rng: jax.Array) -> Iterator[tuple[str, jax.Array]]:
+    """Draws all parameters, those of one layer at a time, sorted by path."""
+
+    def group(path: str) -> str:
+        layer = re.match(r"(encoder|decoder)/layers_\d+/", path)
+        return layer[0] if layer else path
+
+    for _, paths in itertools.groupby(sorted(parameter_shapes(config)), group):
+        drawn = draw(Transformer(config), rng, tuple(paths))
+        for path in sorted(drawn):
+            yield path, drawn.pop(path)
 
 
 def _init(model: Transformer, rng: jax.Array) -> trees.FlatTree:

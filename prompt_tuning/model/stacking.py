@@ -7,17 +7,40 @@
 Files, fingerprints and patterns know the paths on the left, which are T5X's.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_tuning.trees import FlatTree
+from prompt_tuning.model.compute import Compute
+from prompt_tuning.trees import FlatTree, unflatten
 
 _LAYER = re.compile(r"(encoder|decoder)/layers_(\d+)/(.+)")
 _STACKED = re.compile(r"(encoder|decoder)/layers/(.+)")
+
+_ALIGNMENT = 64  # bytes
+
+
+class Place(NamedTuple):
+    """Where a layer's parameter is once it is stacked."""
+
+    name: str  # of the stacked parameter
+    stack: str  # 'encoder' or 'decoder'
+    layer: int
+
+
+def place(path: str) -> Place | None:
+    """Where a parameter is once it is stacked; None if it is no layer's.
+
+    >>> place('encoder/layers_3/a')
+    Place(name='encoder/layers/a', stack='encoder', layer=3)
+    """
+    match = _LAYER.fullmatch(path)
+    return match and Place(f"{match[1]}/layers/{match[3]}", match[1], int(match[2]))
 
 
 def groups(paths: Iterable[str]) -> dict[str, list[str]]:
@@ -28,8 +51,8 @@ def groups(paths: Iterable[str]) -> dict[str, list[str]]:
     """
     found: dict[str, dict[int, str]] = {}
     for path in paths:
-        if match := _LAYER.fullmatch(path):
-            found.setdefault(f"{match[1]}/layers/{match[3]}", {})[int(match[2])] = path
+        if at := place(path):
+            found.setdefault(at.name, {})[at.layer] = path
     return {
         name: [layers[number] for number in sorted(layers)]
         for name, layers in found.items()
@@ -57,6 +80,47 @@ def stack(flat: Mapping[str, jax.Array | np.ndarray], keep: Iterable[str] = ()) 
     return stacked
 
 
+class Stacker:
+    """Collects parameters, those of a stack's layers directly in the one array of all layers.
+
+    `stack` of the same parameters makes equal arrays, and needs twice the memory.
+
+    Args:
+      layers: how many layers each stack has, {'encoder': 24, ...}; {} stacks nothing.
+    """
+
+    def __init__(self, layers: Mapping[str, int]):
+        self._layers = layers
+        self._found: FlatTree = {}
+        self._partial: dict[str, np.ndarray] = {}
+
+    def add(self, path: str, leaf: jax.Array | np.ndarray) -> None:
+        """Adds a parameter; all layers of a stack have parameters of the same names and shapes."""
+        at = place(path)
+        if at is None or at.stack not in self._layers:
+            self._found[path] = jnp.asarray(leaf)
+            return
+        if at.name not in self._partial:
+            shape = (self._layers[at.stack], *leaf.shape)
+            self._partial[at.name] = _aligned(shape, leaf.dtype)
+        self._partial[at.name][at.layer] = leaf
+
+    def finish(self) -> FlatTree:
+        """Returns all parameters."""
+        while self._partial:
+            name, array = self._partial.popitem()
+            self._found[name] = jax.device_put(array)
+        return self._found
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An array at an address that is a multiple of 64, which JAX uses on a CPU without a copy."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
 def unstack(flat: Mapping[str, jax.Array | np.ndarray]) -> FlatTree:
     """The inverse of `stack`.
 
@@ -71,3 +135,8 @@ def unstack(flat: Mapping[str, jax.Array | np.ndarray]) -> FlatTree:
         else:
             apart[path] = leaf
     return apart
+
+
+def nested(flat: Mapping[str, jax.Array | np.ndarray], compute: Compute) -> dict[str, Any]:
+    """The parameters as a model that is computed this way takes them."""
+    return unflatten(stack(flat) if compute.layers == "scan" else flat)

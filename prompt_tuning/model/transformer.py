@@ -13,12 +13,15 @@ Parameters have the paths and shapes of T5X's `examples/t5`:
     decoder/logits_dense/kernel                               [H, V], untied models only
 """
 
+import functools
+
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from prompt_tuning.model.compute import Compute
 from prompt_tuning.model.decoder import Cache, Decoder
-from prompt_tuning.model.dropout import Keys
+from prompt_tuning.model.dropout import Dropout
 from prompt_tuning.model.encoder import Encoded, Encoder
 from prompt_tuning.model.hooks import Hooks
 from prompt_tuning.model.inputs import Inputs, as_decoder_inputs, as_inputs
@@ -40,7 +43,7 @@ class TokenEmbedder(nn.Module):
     def __call__(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T H"]:
         rows, scale = jnp.asarray(self.embedding)[tokens], self.scale()
         if scale is not None:
-            rows = rows * scale[tokens][..., None]
+            rows = rows * jnp.asarray(scale)[tokens][..., None]
         return rows.astype(self.config.activation_dtype)
 
     def scale(self) -> Float[Array, " V"] | None:
@@ -79,14 +82,14 @@ class Transformer(nn.Module):
         decoder_inputs: Inputs | Int[Array, "R L"],
         decoder_target_tokens: Int[Array, "R L"] | None = None,
         *,
-        dropout_keys: Keys | None = None,
+        dropout: Dropout | None = None,
     ) -> Float[Array, "R L V"]:
         """Computes the logits of every target position.
 
         Args:
           encoder_inputs: see `encode`.
           decoder_inputs, decoder_target_tokens: see `decode`.
-          dropout_keys: one for each of B inputs; None does not drop.
+          dropout: see `dropout.draw`; None does not drop.
 
         Returns:
           Logits, float32.
@@ -94,13 +97,11 @@ class Transformer(nn.Module):
         Raises:
           ValueError: see `encode` and `decode`.
         """
-        encoded = self.encode(encoder_inputs, dropout_keys=dropout_keys)
-        return self.decode(
-            encoded, decoder_inputs, decoder_target_tokens, dropout_keys=dropout_keys
-        )
+        encoded = self.encode(encoder_inputs, dropout=dropout)
+        return self.decode(encoded, decoder_inputs, decoder_target_tokens, dropout=dropout)
 
     def encode(
-        self, inputs: Inputs | Int[Array, "B T"], *, dropout_keys: Keys | None = None
+        self, inputs: Inputs | Int[Array, "B T"], *, dropout: Dropout | None = None
     ) -> Encoded:
         """Runs the encoder; a prompt's places are reserved first if the inputs have none.
 
@@ -115,7 +116,12 @@ class Transformer(nn.Module):
                 "The inputs have places for a prompt, and nothing at Hooks.encoder_input fills "
                 "them. Use a model with a prompt, or inputs without prompt_places."
             )
-        return self.encoder(self.token_embedder(inputs.tokens), inputs, dropout_keys)
+        return self.encoder(self.token_embedder(inputs.tokens), inputs, dropout and dropout.encoder)
+
+    @nn.nowrap
+    def encoder_length(self, tokens: int) -> int:
+        """S, the positions of the encoder for inputs of T tokens; needs no parameters."""
+        return tokens if self.hooks.reserve is None else _reserved_length(self.hooks, tokens)
 
     def decode(
         self,
@@ -123,7 +129,7 @@ class Transformer(nn.Module):
         decoder_inputs: Inputs | Int[Array, "R L"],
         decoder_target_tokens: Int[Array, "R L"] | None = None,
         *,
-        dropout_keys: Keys | None = None,
+        dropout: Dropout | None = None,
     ) -> Float[Array, "R L V"]:
         """Runs the decoder over whole targets, R = B * K rows, the K of one input adjacent.
 
@@ -132,16 +138,14 @@ class Transformer(nn.Module):
           decoder_inputs: the targets shifted right by one, 0 first; or an `Inputs`.
           decoder_target_tokens: ids, 0 is padding; only marks the real positions. Left out
             with an `Inputs`, whose `valid` marks them.
-          dropout_keys: one for each of B inputs; None does not drop.
+          dropout: see `dropout.draw`; None does not drop.
 
         Raises:
           ValueError: the target tokens are missing, or given together with an `Inputs`; either
             inputs or targets are packed, and the other not.
         """
         return self.logits(
-            self.decode_hidden(
-                encoded, decoder_inputs, decoder_target_tokens, dropout_keys=dropout_keys
-            )
+            self.decode_hidden(encoded, decoder_inputs, decoder_target_tokens, dropout=dropout)
         )
 
     def decode_hidden(
@@ -150,13 +154,13 @@ class Transformer(nn.Module):
         decoder_inputs: Inputs | Int[Array, "R L"],
         decoder_target_tokens: Int[Array, "R L"] | None = None,
         *,
-        dropout_keys: Keys | None = None,
+        dropout: Dropout | None = None,
     ) -> Float[Array, "R L H"]:
         """What `decode` computes logits from."""
         inputs = as_decoder_inputs(decoder_inputs, decoder_target_tokens)
         inputs = _with_prompt_ids(inputs, encoded.inputs)
         embedded = self.token_embedder(inputs.tokens)
-        return self.decoder(embedded, inputs, encoded, dropout_keys)
+        return self.decoder(embedded, inputs, encoded, dropout and dropout.decoder)
 
     def logits(self, hidden: Float[Array, "*B H"]) -> Float[Array, "*B V"]:
         """Scores of every vocabulary id, float32."""
@@ -201,3 +205,9 @@ def _with_prompt_ids(decoder: Inputs, encoder: Inputs) -> Inputs:
         return decoder
     each = decoder.tokens.shape[0] // encoder.tokens.shape[0]
     return decoder._replace(prompt_ids=jnp.repeat(encoder.prompt_ids, each))
+
+
+@functools.lru_cache(maxsize=4096)
+def _reserved_length(hooks: Hooks, tokens: int) -> int:
+    row = jax.ShapeDtypeStruct((1, tokens), jnp.int32)
+    return jax.eval_shape(lambda x: hooks.reserve(as_inputs(x)), row).tokens.shape[1]

@@ -6,7 +6,7 @@ What only runs a model needs `register_models`, which is quick. What reads a tas
 
 from prompt_tuning.checkpoints import checkpoint
 from prompt_tuning.data import vocabularies
-from prompt_tuning.inference import frozen
+from prompt_tuning.inference import weights
 from prompt_tuning.pocket import models, repeats, vocabulary
 
 
@@ -16,7 +16,7 @@ def register_models() -> None:
     checkpoint.register_names(
         "pocket", is_name=models.is_name, find=models.find, fingerprint=models.fingerprint
     )
-    frozen.register_random(repeats.RANDOM_REPEATS, repeats.start_from_repeats)
+    weights.register_random(repeats.RANDOM_REPEATS, repeats.start_from_repeats)
 
 
 def register_tasks() -> None:

@@ -7,7 +7,8 @@ embedded tokens; the encoder then runs over P + T positions, masks and relative 
     suffix:  the input text </s> <pad> p0 p1 ... pP
 
 Its places are reserved in the batch before the embedding (`reserve_prompt`), and `JoinPrompt`
-fills them.
+fills them. Of several prompts, one stack [M, P, H] padded to the longest, each row has the one that
+`Inputs.prompt_ids` names, as long as `Inputs.prompt_lengths` says.
 
 Usage: `Transformer(config, soft_prompt_hooks(length=100))`.
 """
@@ -31,7 +32,7 @@ PROMPT_PATH = "encoder/prompt/prompt/prompt"
 Initializer = Callable[[jax.Array, tuple[int, int]], Float[Array, "P H"]]
 
 
-def uniform(rng: jax.Array, shape: tuple[int, ...]) -> Float[Array, "P H"]:
+def uniform(rng: jax.Array, shape: tuple[int, ...]) -> Float[Array, "*M P H"]:
     """Draws from [-0.5, 0.5), the paper's random uniform (section 3.2)."""
     return jax.random.uniform(rng, shape, jnp.float32, -0.5, 0.5)
 
@@ -72,6 +73,18 @@ def fill_places(
     return jnp.where(number >= 0, vectors, embedded)
 
 
+def choose_prompts(
+    prompts: Float[Array, "M P H"], prompt_ids: Int[Array, " B"]
+) -> Float[Array, "B P H"]:
+    """Takes the prompt of each row; a number that there is not gives NaN, never another prompt.
+
+    >>> choose_prompts(jnp.array([[[5.0]], [[6.0]]]), jnp.array([1, 0, 2]))[:, 0, 0]
+    Array([ 6.,  5., nan], dtype=float32)
+    """
+    known = jnp.where(prompt_ids < 0, len(prompts), prompt_ids)  # -1 would be the last one
+    return jnp.asarray(prompts).at[known].get(mode="fill", fill_value=jnp.nan)
+
+
 def _runs(places: Int[np.ndarray, " S"]) -> list[tuple[int, int, int]]:
     """Splits a row into runs of tokens or of consecutive vectors: start, end, first number.
 
@@ -85,18 +98,20 @@ def _runs(places: Int[np.ndarray, " S"]) -> list[tuple[int, int, int]]:
 
 
 class Prompt(nn.Module):
-    """Holds the parameter, float32 whatever the activations are."""
+    """Holds the parameter, float32 whatever the activations are; `count` is M, None for one."""
 
     length: int
     initializer: Initializer = uniform
+    count: int | None = None
 
     @nn.compact
-    def __call__(self, width: int) -> Float[Array, "P H"]:
-        return self.param("prompt", self.initializer, (self.length, width))
+    def __call__(self, width: int) -> Float[Array, "*M P H"]:
+        several = () if self.count is None else (self.count,)
+        return self.param("prompt", self.initializer, (*several, self.length, width))
 
 
 class JoinPrompt(nn.Module):
-    """Fills the reserved places of every example with the same prompt."""
+    """Fills the reserved places of every example with the same prompt, or with its own of M."""
 
     length: int
     initializer: Initializer = uniform
@@ -106,7 +121,19 @@ class JoinPrompt(nn.Module):
     def __call__(self, embedded: Float[Array, "B S H"], inputs: Inputs) -> Float[Array, "B S H"]:
         vectors = self.vectors or functools.partial(Prompt, self.length, self.initializer)
         prompt = vectors(name="prompt")(embedded.shape[-1])
+        if prompt.ndim == 3:
+            prompt = choose_prompts(prompt, self._prompt_ids(inputs, len(prompt)))
         return fill_places(embedded, inputs.prompt_places, prompt)
+
+    def _prompt_ids(self, inputs: Inputs, count: int) -> Int[Array, " B"]:
+        if inputs.prompt_ids is not None:
+            return inputs.prompt_ids
+        if self.is_initializing():  # which passes ids of tokens only
+            return jnp.zeros(inputs.tokens.shape[0], jnp.int32)
+        raise ValueError(
+            f"The model has {count} prompts, and the inputs do not say which row uses which. Set "
+            "Inputs.prompt_ids, or 'prompt_ids' in the batch of a training step."
+        )
 
 
 def soft_prompt_hooks(
@@ -116,14 +143,14 @@ def soft_prompt_hooks(
     position: str = "prefix",
     vectors: Callable[..., nn.Module] | None = None,
 ) -> Hooks:
-    """Makes the hooks that put a soft prompt into a T5's encoder.
+    """Makes the hooks that put a soft prompt, or one of several, into a T5's encoder.
 
     Args:
       length: P, in vectors; 100 in the paper.
       initializer: `(rng, (P, H)) -> [P, H]`, used only where the prompt is not given.
       position: 'prefix' (the paper) or 'suffix'.
-      vectors: `(name) -> module` that makes the prompt, `module(width) -> [P, H]`; None is a
-        parameter of that shape.
+      vectors: `(name) -> module` that makes the prompt, `module(width) -> [P, H]`, or M of them,
+        [M, P, H]; None is a parameter [P, H].
 
     Raises:
       ValueError: the length is not positive, or the position unknown.

@@ -1,6 +1,6 @@
 """Reads the file of a sweep and lists its runs: every combination of its axes, for every seed.
 
-    runs = "runs/pocket"                           folder of the runs
+    runs = "runs/pocket"                           folder of the runs, local or gs://
     gin_files = ["gin/runs/run.gin"]               settings of all runs
     bindings = ["BATCH_SIZE = 32"]
     seeds = [0, 1, 2]
@@ -88,7 +88,7 @@ class Sweep:
     """A sweep as its file describes it.
 
     Attributes:
-      path: the file; results, tables and figures are written beside it.
+      path: the file, local or gs://; results, tables and figures are written beside it.
       runs: the folder of the runs.
       report: the [report] table; panels, x and lines name axes.
       axes: the values of each axis, in the order of the file.
@@ -103,11 +103,16 @@ class Sweep:
 
     @property
     def folder(self) -> str:
-        return os.path.dirname(os.path.abspath(self.path))
+        return os.path.dirname(paths.absolute(self.path))
 
     @property
     def results(self) -> str:
-        """The file of the finished runs, one JSON object per line."""
+        """The folder of the results, one file each, and of the leases."""
+        return os.path.join(self.folder, "results")
+
+    @property
+    def collected(self) -> str:
+        """The file of results that were collected, one JSON object per line."""
         return os.path.join(self.folder, "results.jsonl")
 
 
@@ -117,10 +122,9 @@ def read_sweep(path: str) -> Sweep:
     Raises:
       ValueError: the file cannot be read, or has an unknown or malformed entry.
     """
-    path = paths.local(path, "A sweep's file")
+    path = paths.expand(path)
     try:
-        with open(path, "rb") as file:
-            found = tomllib.load(file)
+        found = tomllib.loads(paths.read_bytes(path).decode())
     except (OSError, ValueError) as error:  # not UTF-8, or not TOML
         raise ValueError(f"The sweep {path} cannot be read: {error}") from error
     _check_keys(path, found, TOP_KEYS, required={"runs", "seeds", "axes", "report"})
@@ -146,8 +150,7 @@ def read_sweep(path: str) -> Sweep:
     cells = tuple(_cells(found, axes, excluded, set_besides))
     if not cells:
         raise ValueError(f"{path} describes no run: check seeds, axes and exclude.")
-    runs = paths.local(found["runs"], "A run of a sweep")
-    return Sweep(path, runs, report, axes, cells)
+    return Sweep(path, paths.expand(found["runs"]), report, axes, cells)
 
 
 def select(sweep: Sweep, shard: str | None = None, only: Sequence[str] = ()) -> list[Cell]:

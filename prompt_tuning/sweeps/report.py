@@ -10,13 +10,15 @@ the others for each seed that all of them have.
 """
 
 import csv
+import io
 import math
 import os
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from prompt_tuning.sweeps import grid, runner
+from prompt_tuning.checkpoints import shared_files
+from prompt_tuning.sweeps import grid, results
 
 MISSING = "–"
 COLUMNS = (4, 3)  # panels side by side, whichever leaves fewer panels empty
@@ -69,14 +71,13 @@ def write_report(path: str) -> list[str]:
       ValueError: the sweep cannot be read, or has no results yet.
     """
     sweep = grid.read_sweep(path)
-    records = list(runner.read_results(sweep).values())
+    records = list(results.read_results(sweep).values())
     if not records:
         raise ValueError(
             f"There are no results of {path} yet; run `prompt-tuning sweep run {path}` first."
         )
     paths = [os.path.join(sweep.folder, name) for name in ("table.md", "table.csv", "figure.png")]
-    with open(paths[0], "w", encoding="utf-8") as file:
-        file.write(markdown(sweep, records))
+    shared_files.replace(paths[0], markdown(sweep, records).encode())
     _write_csv(paths[1], sweep, records)
     _draw(paths[2], sweep, records)
     return paths
@@ -87,7 +88,7 @@ def gather(sweep: grid.Sweep, records: Sequence[Mapping[str, Any]], **values: st
 
     Args:
       sweep: names the score.
-      records: results, see `runner.read_results`.
+      records: results, see `results.read_results`.
       **values: axis values; all of them for the overall panel.
     """
     if values.get(sweep.report["panels"]) in _overall(sweep):
@@ -166,7 +167,7 @@ def _write_csv(path: str, sweep: grid.Sweep, records: Sequence[Mapping[str, Any]
     every = [{**cell.values, panels: name} for name in _overall(sweep) for cell in sweep.cells]
     every += [dict(cell.values) for cell in sweep.cells]
     combinations = {tuple(values.items()): None for values in every}
-    with open(path, "w", encoding="utf-8", newline="") as file:
+    with io.StringIO() as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*sweep.axes, *CSV_COLUMNS])
         for combination in combinations:
@@ -176,6 +177,7 @@ def _write_csv(path: str, sweep: grid.Sweep, records: Sequence[Mapping[str, Any]
             texts = ["" if number is None else f"{number:.10g}" for number in numbers]
             row = [*values.values(), sweep.report["score"], len(cell.scores), *texts]
             writer.writerow(row)
+        shared_files.replace(path, file.getvalue().encode())
 
 
 def _draw(path: str, sweep: grid.Sweep, records: Sequence[Mapping[str, Any]]) -> None:
@@ -217,7 +219,9 @@ def _draw(path: str, sweep: grid.Sweep, records: Sequence[Mapping[str, Any]]) ->
     figure.supxlabel(f"{x}, by parameters" if _counts_parameters(places) else x)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
-    figure.savefig(path, dpi=120)
+    with io.BytesIO() as file:
+        figure.savefig(file, dpi=120)
+        shared_files.replace(path, file.getvalue())
 
 
 def _places(sweep: grid.Sweep, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:

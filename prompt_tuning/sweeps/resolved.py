@@ -88,10 +88,10 @@ def fingerprint(run: Run, *, reads: bool) -> str | None:
     """
     stated = checkpoint.stated_fingerprint(run.initial_checkpoint_path)
     if stated is None and reads:
-        return _read_fingerprint(run.model, run.initial_checkpoint_path, run.param_dtype)
+        return _read_fingerprint(run.model, run.initial_checkpoint_path)
     return stated
 
 
 @functools.cache
-def _read_fingerprint(model: T5Config, path: str, dtype: str) -> str:
-    return trees.fingerprint(load_parameters(model, path, dtype=dtype))
+def _read_fingerprint(model: T5Config, path: str) -> str:
+    return trees.fingerprint(load_parameters(model, path, dtype="bfloat16"))

@@ -1,329 +1,308 @@
-"""Runs a sweep: one cell after the other in one process, one line of results for each.
+"""Runs a sweep: any number of workers take its cells, one after the other.
+
+    prompt-tuning sweep run FILE    is one worker; start as many as there are devices, on any number
+                                    of hosts that see FILE's folder, or with FILE in gs://
+
+Results and leases are beside FILE, see leases.py; what is done is not run again. A worker ends when
+every cell has a result or has failed: until then it waits for the runs of the others, and takes
+over those of a worker that is not heard of any more. A run taken over is resumed if both workers
+see the same folder of runs, and starts anew otherwise. The seconds of a result include the attempts
+before it, of a killed one until its last beat.
+
+A run that fails is recorded and the others continue. A failure that a worker finds when it starts
+is retried, one that happens later is not.
 
 Runs of the same shape share compiled programs and loaded data, so that a run takes only the time
-of its steps. A finished run is a line of results.jsonl next to the sweep's file and is not run
-again: a sweep that was killed resumes, and `--shard 0/2` and `--shard 1/2` may run at the same
-time. A run that fails is recorded, the others continue, and the next `prompt-tuning sweep run`
-retries it.
-
-A result counts for a cell as long as the cell's resolved configuration and the fingerprint of the
-frozen model are those that it was made with. Its seconds include the attempts that were killed.
+of its steps; so a worker prefers the other seeds of what it ran last, and leaves those of another
+worker to it. With --together N it trains up to N runs at once over one frozen model, if they differ
+only in what trains; 'seconds' of such a result is the N-th part, and the last line says what that
+saved.
 """
 
 import contextlib
-import json
 import os
-import platform
-import shutil
-import subprocess
 import time
-import traceback
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
-import jax
 import numpy as np
 
-from prompt_tuning import folders
-from prompt_tuning.data import batches, evaluation
-from prompt_tuning.inference import evaluate, loading
-from prompt_tuning.methods.method import added_shapes, trainable_paths
-from prompt_tuning.model.parameters import parameter_shapes
-from prompt_tuning.prompts.metadata import library_versions
-from prompt_tuning.run import Run
-from prompt_tuning.sweeps import grid, resolved
-from prompt_tuning.training import plots, progress
-from prompt_tuning.training.loop import train_run
+from prompt_tuning import paths
+from prompt_tuning.data import batches
+from prompt_tuning.sweeps import attempt, grid, leases, resolved, results
+from prompt_tuning.training import progress
 
-KEPT = {
-    "prompts": ("prompts", progress.METRICS_FILE, "config.gin"),  # small; no tuned model, no state
-    "nothing": (),
-    "all": None,
-}
-SECONDS = "seconds.json"  # of earlier attempts, and when the present one began
+POLLS = 36  # per lease, while there is nothing to do but to wait
+Found = TypeVar("Found")
 
 
 def run_sweep(
-    path: str, *, shard: str | None = None, only: Sequence[str] = (), keep: str = "prompts"
+    path: str,
+    *,
+    shard: str | None = None,
+    only: Sequence[str] = (),
+    keep: str = "prompts",
+    lease_seconds: float = leases.LEASE_SECONDS,
+    together: int = 1,
 ) -> int:
-    """Makes the runs of a sweep that have no result yet.
+    """Makes the runs of a sweep that have no result yet, together with other workers.
 
     Args:
       path: the sweep's file, see `grid.py`.
       shard, only: see `grid.select`.
-      keep: what is kept of a run's folder after it was measured, one of KEPT.
+      keep: what is kept of a run's folder after it was measured, one of `attempt.KEPT`.
+      lease_seconds: after how long without a sign of life others take over the run of this worker.
+      together: how many runs are trained at once, at most, see `training/together.py`.
 
     Returns:
-      The number of runs made.
+      The number of runs made by this worker.
 
     Raises:
       ValueError: the sweep or a configuration cannot be read; a result was made with other
-        settings or another model; or, at the end, some runs failed.
+        settings or another model; or, at the end, some runs failed, here or elsewhere.
+      OSError: the folder of the results cannot be written to.
     """
-    if keep not in KEPT:
-        raise ValueError(f"--keep is one of {', '.join(KEPT)}; got {keep!r}.")
+    if keep not in attempt.KEPT:
+        raise ValueError(f"--keep is one of {', '.join(attempt.KEPT)}; got {keep!r}.")
     sweep = grid.read_sweep(path)
     chosen = grid.select(sweep, shard, only)
     loaded: resolved.Loaded = {}
-    done = read_results(sweep, loaded)
+    done = results.read_results(sweep, loaded)
     left = [cell for cell in chosen if cell.key not in done]
-    _check_models(sweep, done, left, loaded)
+    results.check_models(sweep, done, left, loaded)
     print(f"{len(chosen):,} runs, {len(chosen) - len(left):,} of them done already")
-    failed = []
+    cells = leases.Cells(sweep.results, lease_seconds=lease_seconds)
+    worker = Worker(sweep, cells, keep, done, left, loaded, together)
     with batches.keep_loaded():
-        for number, cell in enumerate(left, 1):
-            record = _attempt(cell, sweep, keep)
-            _append(sweep.results, record)
-            if "error" in record:
-                failed.append(cell.key)
-                print(f"{number}/{len(left)}  {cell.key}  FAILED: {record['error']}", flush=True)
-                continue
-            done[cell.key] = record
-            remaining = progress.human_time(seconds_left(left[number:], list(done.values())))
-            score = record["best"].get(sweep.report["score"], float("nan"))
-            print(
-                f"{number}/{len(left)}  {cell.key}  {sweep.report['score']} {score:.2f}  "
-                f"{record['seconds']:.0f} s  ETA {remaining}",
-                flush=True,
-            )
-    if failed:
+        made = worker.work()
+    if saved := compare_together(list(done.values())):
+        print(saved)
+    if worker.failed:
         raise ValueError(
-            f"{len(failed)} of {len(left)} runs failed: {', '.join(failed)}. Their output is in "
-            f"{sweep.runs}/RUN/log.txt; the same command retries them."
+            f"{len(worker.failed)} of {len(left)} runs failed: {', '.join(worker.failed)}. Their "
+            f"output is in {sweep.runs}/RUN/{attempt.LOG}; the same command retries them."
         )
-    return len(left)
+    return made
 
 
-def read_results(
-    sweep: grid.Sweep, loaded: resolved.Loaded | None = None
-) -> dict[str, dict[str, Any]]:
-    """Reads the finished runs of a sweep, by key; truncated lines are ignored.
+class Worker:
+    """One process that works on a sweep.
 
     Args:
       sweep: the sweep.
+      cells: who runs what.
+      keep: see `run_sweep`.
+      done: the records of the runs that have a result, by key; new ones are added.
+      left: the cells to work on.
       loaded: configurations loaded earlier; new ones are added.
+      together: see `run_sweep`.
 
-    Raises:
-      ValueError: a run was made with other settings than the sweep has now, or its frozen model
-        has another fingerprint now, as far as that is known without reading it.
+    Attributes:
+      failed: the error of each run that failed since the worker began, by key.
     """
-    cells = {cell.key: cell for cell in sweep.cells}
-    records = [r for r in _read_lines(sweep.results) if r["key"] in cells and "error" not in r]
-    runs = resolved.load_runs(
-        (cells[record["key"]] for record in records), {} if loaded is None else loaded
-    )
-    for record in records:
-        key = record["key"]
-        if record["settings"] != resolved.digest(runs[key], cells[key].train):
-            raise ValueError(
-                f"{sweep.results} holds a result of {key} that was made with other settings than "
-                f"{sweep.path} describes now. Remove that line to run it again."
-            )
-        _check_model(sweep, record, runs[key], resolved.fingerprint(runs[key], reads=False))
-    return {record["key"]: record for record in records}
 
+    def __init__(
+        self,
+        sweep: grid.Sweep,
+        cells: leases.Cells,
+        keep: str,
+        done: dict[str, results.Record],
+        left: Sequence[grid.Cell],
+        loaded: resolved.Loaded,
+        together: int = 1,
+    ):
+        self.failed: dict[str, str] = {}
+        self._sweep = sweep
+        self._cells = cells
+        self._keep = keep
+        self._done = done
+        self._pending = {cell.key: cell for cell in left}
+        self._total = len(left)
+        self._loaded = loaded
+        self._together = together
+        self._workers = 1  # that are running
+        self._last_values: Mapping[str, str] = {}
+        self._others: dict[str, str] = {}  # who runs which cell, as printed last
+        found = cells.newest(self._pending)
+        self._retried = {key: entry.number for key, entry in found.items()}
 
-def _check_models(
-    sweep: grid.Sweep,
-    done: Mapping[str, Mapping[str, Any]],
-    left: Sequence[grid.Cell],
-    loaded: resolved.Loaded,
-) -> None:
-    """Refuses to add to results that were made with another model; reads each model once."""
-    cells = [cell for cell in sweep.cells if cell.key in done]
-    runs = resolved.load_runs([*cells, *left], loaded)
-    models = {(runs[cell.key].model, runs[cell.key].initial_checkpoint_path) for cell in left}
-    for cell in cells:
-        run = runs[cell.key]
-        if (run.model, run.initial_checkpoint_path) in models:
-            found = resolved.fingerprint(run, reads=True)
-            _check_model(sweep, done[cell.key], run, found)
+    def work(self) -> int:
+        """Works until every cell has a result or has failed; returns how many were run here."""
+        made = 0
+        while True:
+            claimed = self._patiently(self._next)
+            if claimed:
+                made += self._attempt(claimed)
+            elif not self._pending:
+                return made
+            else:
+                self._sleep()
 
+    def _patiently(self, call: Callable[[], Found]) -> Found:
+        """Asks a bucket again that cannot be reached for a while."""
+        until = time.monotonic() + self._cells.lease_seconds
+        while True:
+            try:
+                return call()
+            except OSError:
+                if not paths.is_remote(self._sweep.results) or time.monotonic() > until:
+                    raise
+            self._sleep()
 
-def _check_model(
-    sweep: grid.Sweep, record: Mapping[str, Any], run: Run, fingerprint: str | None
-) -> None:
-    made_with = record.get("frozen_model")
-    if fingerprint not in (None, made_with):
-        raise ValueError(
-            f"{sweep.results} holds a result of {record['key']} that was made with another "
-            f"{run.initial_checkpoint_path} (fingerprint {made_with}) than there is now "
-            f"({fingerprint}). Remove that line to run it again."
+    def _next(self) -> list[tuple[grid.Cell, leases.Lease]]:
+        """Looks at what the others have done, and takes what is free, if there is something."""
+        entries = self._look()
+        claimed = self._claim(entries)
+        if not claimed:
+            self._print_others(entries)
+        return claimed
+
+    def _sleep(self) -> None:
+        time.sleep(self._cells.lease_seconds / POLLS)
+
+    def _look(self) -> dict[str, leases.Entry]:
+        """Notes what others have done; returns the newest entries of what is left."""
+        done = leases.done(self._sweep.results)
+        found = results.read_cells(self._sweep, [key for key in self._pending if key in done])
+        results.check_settings(self._sweep, found, self._loaded)
+        for key, record in found.items():
+            self._note_done(key, record)
+        entries = self._cells.newest(self._pending)
+        for key, entry in entries.items():
+            if entry.state == "failed" and entry.number > self._retried.get(key, 0):
+                self._note_failed(key, entry.content["error"], entry.worker)
+        running = {entry.worker for entry in entries.values() if not entry.is_free}
+        self._workers = len(running) + 1
+        return {key: entry for key, entry in entries.items() if key in self._pending}
+
+    def _claim(self, entries: Mapping[str, leases.Entry]) -> list[tuple[grid.Cell, leases.Lease]]:
+        """Takes a cell that is free, if there is one, and others that can be trained with it."""
+        busy = [self._pending[key].values for key, entry in entries.items() if not entry.is_free]
+        claimed: list[tuple[grid.Cell, leases.Lease]] = []
+
+        def rank(cell: grid.Cell) -> tuple[bool, bool]:
+            return cell.values != self._last_values, cell.values in busy
+
+        for cell in sorted(self._pending.values(), key=rank):
+            entry = entries.get(cell.key)
+            if entry is not None and not entry.is_free:
+                continue
+            if claimed and not attempt.may_be_together(claimed[0][0], cell, self._loaded):
+                continue
+            lease = self._cells.claim(cell.key, entry)
+            if lease is not None:
+                self._print_begin(cell.key, entry)
+                claimed.append((cell, lease))
+            if len(claimed) == self._together:
+                break
+        return claimed
+
+    def _attempt(self, claimed: Sequence[tuple[grid.Cell, leases.Lease]]) -> int:
+        """Runs cells; returns how many were run to their end, by this worker."""
+        cells = [cell for cell, _ in claimed]
+        self._last_values = cells[-1].values
+        folders = [os.path.join(self._sweep.runs, cell.key) for cell in cells]
+        try:
+            with contextlib.ExitStack() as stack:
+                for _, lease in claimed:
+                    stack.enter_context(lease.kept())
+                records = attempt.make(cells, folders, self._cells.lease_seconds)
+        except leases.LeaseLost:
+            for cell, lease in claimed:
+                if lease.lost or not lease.end("stopped"):
+                    self._note_lost(cell.key)
+            return 0
+        except BaseException:  # Ctrl-C; SIGTERM, after which training has saved its state
+            for _, lease in claimed:
+                lease.end("stopped")
+            raise
+        ended = zip(cells, [lease for _, lease in claimed], folders, records, strict=True)
+        return sum([self._end(*one) for one in ended])
+
+    def _end(self, cell: grid.Cell, lease: leases.Lease, folder: str, record: dict) -> bool:
+        """Ends an attempt; returns whether the cell was still this worker's."""
+        if "error" in record:
+            if not lease.end("failed", error=record["error"]):
+                return self._note_lost(cell.key)
+            self._note_failed(cell.key, record["error"], self._cells.worker)
+            return True
+        seconds = lease.seconds / record.get("together", 1)
+        record |= {"seconds": round(seconds, 1), "worker": self._cells.worker}
+        if not lease.publish(record):
+            return self._note_lost(cell.key)
+        self._note_done(cell.key, record)
+        attempt.tidy(folder, self._keep)
+        return True
+
+    def _print_others(self, entries: Mapping[str, leases.Entry]) -> None:
+        running = {key: entry.worker for key, entry in entries.items() if not entry.is_free}
+        if running and running != self._others:
+            listed = ", ".join(f"{key} (on {worker})" for key, worker in running.items())
+            print(f"waiting for {len(running):,} runs of other workers: {listed}", flush=True)
+            self._others = running
+
+    def _note_done(self, key: str, record: results.Record) -> None:
+        self._done[key] = record
+        del self._pending[key]
+        left = seconds_left(list(self._pending.values()), list(self._done.values()))
+        remaining = progress.human_time(left / self._workers)
+        score = record["best"].get(self._sweep.report["score"], float("nan"))
+        print(
+            f"{self._number()}  {key}  {self._sweep.report['score']} {score:.2f}  "
+            f"{record['seconds']:.0f} s on {record['worker']}  ETA {remaining}",
+            flush=True,
         )
 
+    def _note_failed(self, key: str, error: str, worker: str) -> None:
+        self.failed[key] = error
+        del self._pending[key]
+        print(f"{self._number()}  {key}  FAILED on {worker}: {error}", flush=True)
 
-def seconds_left(cells: Sequence[grid.Cell], done: Sequence[Mapping[str, Any]]) -> float:
-    """Estimates how long runs will take: each as long as the most similar ones that are done."""
-    total = 0.0
-    for cell in cells:
-        alike = [sum(cell.values[a] == r["values"].get(a) for a in cell.values) for r in done]
-        nearest = [r["seconds"] for r, n in zip(done, alike, strict=True) if n == max(alike)]
-        total += float(np.mean(nearest)) if nearest else 0.0
-    return total
+    def _note_lost(self, key: str) -> bool:
+        worker = self._cells.worker
+        print(f"{key}  LOST on {worker}: not heard of for too long, another has it", flush=True)
+        return False
 
+    def _number(self) -> str:
+        return f"{self._total - len(self._pending)}/{self._total}"
 
-def _attempt(cell: grid.Cell, sweep: grid.Sweep, keep: str) -> dict[str, Any]:
-    """Makes one run and returns its record; its output goes to its log."""
-    folder = os.path.join(sweep.runs, cell.key)
-    os.makedirs(folder, exist_ok=True)
-    about: dict[str, Any] = {"key": cell.key, "values": dict(cell.values), "seed": cell.seed}
-    earlier = _earlier_seconds(folder)
-    began = time.time()
-    _write_seconds(folder, earlier, began)
-    with open(os.path.join(folder, "log.txt"), "a", encoding="utf-8", buffering=1) as log:
-        try:
-            with contextlib.redirect_stdout(log):
-                run = resolved.load_run(cell, folder)
-                about["settings"] = resolved.digest(run, cell.train)
-                about["frozen_model"] = resolved.fingerprint(run, reads=True)
-                measured = _run(run, cell.train)
-        except Exception as error:
-            traceback.print_exc(file=log)
-            return about | {"error": f"{type(error).__name__}: {error}"}
-    seconds = earlier + time.time() - began
-    _write_seconds(folder, seconds, time.time())
-    _tidy(folder, KEPT[keep])
-    return about | measured | {"seconds": round(seconds, 1)} | surroundings()
+    def _print_begin(self, key: str, entry: leases.Entry | None) -> None:
+        where = f"begins on {self._cells.worker}"
+        if entry is not None and entry.state == "running":
+            seconds = entry.unchanged_seconds
+            where += f", taken over from {entry.worker}, not heard of for {seconds:.0f} s"
+        print(f"{key}  {where}", flush=True)
 
 
-def _earlier_seconds(folder: str) -> float:
-    """How long earlier attempts took; one that was killed counts until its last output."""
-    try:
-        with open(os.path.join(folder, SECONDS), encoding="utf-8") as file:
-            found = json.load(file)
-    except (FileNotFoundError, json.JSONDecodeError):
-        return 0.0
-    outputs = [os.path.join(folder, name) for name in ("log.txt", progress.METRICS_FILE)]
-    last = max((os.path.getmtime(path) for path in outputs if os.path.exists(path)), default=0.0)
-    return found["seconds"] + max(0.0, last - found["began"])
+def compare_together(done: Sequence[results.Record]) -> str | None:
+    """A line on what training runs together has saved; None if none were.
 
-
-def _write_seconds(folder: str, seconds: float, began: float) -> None:
-    content = json.dumps({"seconds": seconds, "began": began})
-    folders.replace_file(os.path.join(folder, SECONDS), content.encode())
-
-
-def _run(run: Run, train: bool) -> dict[str, Any]:
-    """Trains and evaluates, or only evaluates."""
-    if train:
-        trained = train_run(run)
-        best, last, curve = _measured_while_training(run, trained.best_step)
-    else:
-        evaluated = evaluate.evaluate_run(run)
-        best = {"step": 0, **evaluated.metrics, "dev_score": evaluated.score, **evaluated.rank}
-        last, curve = best, []
-    measured = {
-        "best": best,
-        "last": last,
-        "curve": curve,
-        "floor": _floor(run),
-        "steps": last["step"],
-    }
-    return measured | count_parameters(run)
-
-
-def _measured_while_training(run: Run, best_step: int | None):
-    """The dev metrics of the best and the last step, and (step, dev score) of all."""
-    rows = [
-        {name: x for name, x in record.items() if name != "split"}
-        for record in plots.read_metrics(run.model_dir)
-        if record["split"] == run.eval_split
-    ]
-    best = next((row for row in rows if row["step"] == best_step), {"step": None})
-    return best, rows[-1], [(row["step"], row["dev_score"]) for row in rows]
-
-
-def _floor(run: Run) -> float:
-    """The dev score of a constant answer, see `majority_floor`."""
-    sets = evaluate.load_eval_sets(run, loading.prepare_task(run))
-    floors = [evaluation.majority_floor(examples).metrics for examples in sets]
-    return float(np.mean([evaluation.dev_score(metrics) for metrics in floors]))
-
-
-def count_parameters(run: Run) -> dict[str, int]:
-    """Counts what trains and what is frozen; 'model_parameters' is the T5 alone."""
-    model_shapes = parameter_shapes(run.model)
-    added = added_shapes(run.model, run.method.hooks)
-    counts = {path: int(np.prod(shape)) for path, shape in (model_shapes | added).items()}
-    measures_only = not added and not run.method.trainable
-    matched = [] if measures_only else trainable_paths(run.method, counts, added)
-    trainable = sum(counts[path] for path in matched)
-    return {
-        "trainable_parameters": trainable,
-        "frozen_parameters": sum(counts.values()) - trainable,
-        "model_parameters": sum(counts[path] for path in model_shapes),
-    }
-
-
-def surroundings() -> dict[str, Any]:
-    """The origin of a number: commit, hardware, versions."""
-    device = jax.devices()[0]
-    kind = device.device_kind if device.platform != "cpu" else platform.machine()
-    return {
-        "commit": _commit(),
-        "hardware": f"{jax.device_count()} {device.platform} {kind}, {os.cpu_count()} CPU cores",
-        "versions": library_versions(),
-    }
-
-
-def _commit() -> str | None:
-    """The commit of the code, with '-dirty' if code or configurations differ from it."""
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-    def git(*command: str) -> str:
-        done = subprocess.run(["git", "-C", root, *command], capture_output=True, check=True)
-        return done.stdout.decode().strip()
-
-    try:
-        if not os.path.samefile(git("rev-parse", "--show-toplevel"), root):
-            return None  # an installed copy inside another repository
-        commit = git("rev-parse", "--short=12", "HEAD")
-        changed = git("status", "--porcelain", "--", "prompt_tuning", "gin", "configs")
-    except (OSError, subprocess.CalledProcessError):  # an installed copy
+    Compares with the most similar runs that were made alone.
+    """
+    joint = [record for record in done if "together" in record]
+    alone = [record for record in done if "together" not in record and record["best"].get("step")]
+    if not joint:
         return None
-    return commit + "-dirty" * bool(changed)
+    took = sum(record["seconds"] for record in joint)
+    line = f"{len(joint)} runs were trained together, {took / len(joint):.0f} s each"
+    if not alone:
+        return f"{line}; none was made alone, to compare with"
+    similar = [_similar_seconds(record["values"], alone) for record in joint]
+    saved = sum(similar) - took
+    return (
+        f"{line}; similar ones alone took {np.mean(similar):.0f} s, {sum(similar) / took:.2f} "
+        f"times as long: {progress.human_time(abs(saved))} {'saved' if saved > 0 else 'lost'}"
+    )
 
 
-def _tidy(folder: str, kept: tuple[str, ...] | None) -> None:
-    if kept is None:
-        return
-    for name in os.listdir(folder):
-        path = os.path.join(folder, name)
-        if name in kept:
-            continue
-        if os.path.isdir(path):
-            shutil.rmtree(path)
-        else:
-            os.remove(path)
-    if not kept:
-        os.rmdir(folder)
+def _similar_seconds(values: Mapping[str, str], done: Sequence[results.Record]) -> float:
+    """The mean time of the runs that have the most values in common."""
+    alike = [sum(values[a] == record["values"].get(a) for a in values) for record in done]
+    return float(
+        np.mean([r["seconds"] for r, n in zip(done, alike, strict=True) if n == max(alike)])
+    )
 
 
-def _append(path: str, record: Mapping[str, Any]) -> None:
-    """Adds a line in one write, so that the lines of two processes never interleave."""
-    line = json.dumps(record, default=float) + "\n"
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        if os.path.getsize(path) and not _ends_in_newline(path):
-            line = "\n" + line  # after a truncated line
-        os.write(handle, line.encode())
-    finally:
-        os.close(handle)
-
-
-def _ends_in_newline(path: str) -> bool:
-    with open(path, "rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"
-
-
-def _read_lines(path: str) -> list[dict[str, Any]]:
-    """Reads JSON lines and ignores truncated ones; without a file there are none."""
-    if not os.path.exists(path):
-        return []
-    records = []
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            with contextlib.suppress(json.JSONDecodeError):
-                records.append(json.loads(line))
-    return records
+def seconds_left(cells: Sequence[grid.Cell], done: Sequence[results.Record]) -> float:
+    """Estimates how long runs will take: each as long as the most similar ones that are done."""
+    return sum(_similar_seconds(cell.values, done) for cell in cells) if done else 0.0

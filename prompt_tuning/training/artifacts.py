@@ -11,18 +11,23 @@ Each is written atomically. Prompts and models are written before the state of t
 so a process that is killed in between writes them again.
 """
 
+import functools
 import glob
 import json
 import os
 import shutil
 from collections.abc import Mapping
-from typing import Any
+from typing import NamedTuple
 
 from prompt_tuning import folders, paths, trees
 from prompt_tuning.checkpoints import t5x_native
+from prompt_tuning.checkpoints.leaves import Leaf
 from prompt_tuning.methods import tuned_file
+from prompt_tuning.model import stacking
+from prompt_tuning.parallel import placing, processes
 from prompt_tuning.prompts.metadata import PromptMetadata, library_versions
 from prompt_tuning.run import Run
+from prompt_tuning.training.step import TrainState
 
 
 def check_model_dir(run: Run) -> None:
@@ -66,43 +71,93 @@ def write_settings(folder: str, config_text: str) -> None:
         folders.replace_file(os.path.join(folder, name), text.encode())
 
 
-def write_added(
-    name: str,
+def trained(
     run: Run,
     fingerprint: str,
-    arrays: Mapping[str, Any],
-    step: int,
-    dev_metrics: Mapping[str, float],
-) -> None:
-    """Writes what the method added, if anything.
+    state: TrainState,
+    frozen: trees.FlatTree,
+    added: frozenset[str],
+) -> "Trained":
+    """What trained until a step; parameters of stacked layers are taken apart if they are written.
 
     Args:
-      name: of the file, in MODEL_DIR/prompts.
+      run, fingerprint, added: see `Trained`.
+      state: the step, and what trains.
+      frozen: what does not.
+    """
+    params = trees.merge(state.trainable, frozen)
+    trains_model = bool(state.trainable.keys() - added)
+    if trains_model or not added <= params.keys():
+        params = stacking.unstack(params)
+    return Trained(run, fingerprint, state.step, params, added, trains_model)
+
+
+class Trained(NamedTuple):
+    """What trained until a step, to be written.
+
+    Attributes:
       run: the run.
       fingerprint: of the frozen model.
-      arrays: all that the method added, by path.
       step: steps done.
-      dev_metrics: at that step; empty between evaluations.
+      params: all parameters, by path.
+      added: the paths of those that the method added.
+      trains_model: whether others train.
     """
-    if not arrays:
-        return
-    about = PromptMetadata(
-        model=run.model.name,
-        model_fingerprint=fingerprint,
-        length=0,
-        width=run.model.emb_dim,
-        task=run.task,
-        step=step,
-        dev_metrics=dev_metrics,
-        config=run.config_text,
-    )
-    tuned_file.save(os.path.join(run.model_dir, "prompts", name), run.method, arrays, about)
+
+    run: Run
+    fingerprint: str
+    step: int
+    params: trees.FlatTree
+    added: frozenset[str]
+    trains_model: bool
+
+    def write(self, dev_metrics: Mapping[str, float], is_best: bool = False) -> None:
+        """Writes what the method added; if it is the best, also as such, or the model if it trains.
+
+        Args:
+          dev_metrics: at this step; empty if it is not evaluated.
+          is_best: no earlier dev score is higher.
+        """
+        if processes.is_first():
+            self._write_added(f"step_{self.step:06d}", dev_metrics)
+        if is_best:
+            if processes.is_first():
+                self._write_added("best", dev_metrics)
+            if self.trains_model:
+                write_best_model(self.run.model_dir, self._model(), self.step)
+
+    def write_checkpoint(self) -> None:
+        """Writes the model as `Run.checkpoint_steps` asks for it."""
+        write_model(self.run.model_dir, self._model(), self.step)
+
+    def _model(self) -> trees.FlatTree:
+        """The parameters of the T5 alone."""
+        return {path: leaf for path, leaf in self.params.items() if path not in self.added}
+
+    def _write_added(self, name: str, dev_metrics: Mapping[str, float]) -> None:
+        if not self.added:
+            return
+        about = PromptMetadata(
+            model=self.run.model.name,
+            model_fingerprint=self.fingerprint,
+            length=0,
+            width=self.run.model.emb_dim,
+            task=self.run.task,
+            step=self.step,
+            dev_metrics=dev_metrics,
+            config=self.run.config_text,
+        )
+        arrays = {path: self.params[path] for path in sorted(self.added)}
+        place = os.path.join(self.run.model_dir, "prompts", name)
+        tuned_file.save(place, self.run.method, arrays, about)
 
 
 def write_best_model(model_dir: str, params: trees.FlatTree, step: int) -> None:
     """Writes a tuned model, then removes the previous best; one of them is always whole."""
     folder = os.path.join(model_dir, "best")
     newest = write_model(folder, params, step)
+    if not processes.is_first():
+        return
     for former in glob.glob("checkpoint_*", root_dir=folder):
         if former != newest:
             shutil.rmtree(os.path.join(folder, former))
@@ -111,12 +166,21 @@ def write_best_model(model_dir: str, params: trees.FlatTree, step: int) -> None:
 def write_model(folder: str, params: trees.FlatTree, step: int) -> str:
     """Writes a model and returns its name in the folder.
 
-    One that is there was written by a process that was killed before it saved its state.
+    One that is there was written by a process that was killed before it saved its state. Of several
+    processes the first one writes, and the others help to gather each parameter.
     """
+    leaves = {
+        path: Leaf(leaf.shape, leaf.dtype, functools.partial(placing.on_host, leaf))
+        for path, leaf in params.items()
+    }
+    if not processes.is_first():
+        for path in sorted(leaves):  # in the order of `t5x_native.write`
+            leaves[path].read()
+        return f"checkpoint_{step}"
     again = os.path.join(folder, f"checkpoint_{step}")
     if os.path.exists(again):
         folders.remove_folder(again)  # never an incomplete checkpoint under its name
-    return os.path.basename(t5x_native.write(folder, params, step))
+    return os.path.basename(t5x_native.write(folder, leaves, step))
 
 
 def best_path(run: Run, added: bool) -> str:
@@ -126,5 +190,7 @@ def best_path(run: Run, added: bool) -> str:
 
 def remove_leftovers(model_dir: str) -> None:
     """Removes the unfinished files of processes that were killed."""
+    if not processes.is_first():
+        return
     for pattern in ("*.tmp-*", "prompts/*.tmp-*", "best/*.tmp-*", "state/*.tmp-*"):
         folders.remove_leftovers(glob.glob(os.path.join(glob.escape(model_dir), pattern)))

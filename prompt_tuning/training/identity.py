@@ -6,6 +6,7 @@
         model      the fingerprint of the frozen model
         data       rows and digest of the tokenised examples of each task and split
         versions   of Python and the libraries
+        computed   how a step is computed, which affects the last bits only
 
 The process that holds the lock of MODEL_DIR writes the file once, before the first state. Without
 a state the file is ignored and replaced; with one, it belongs to that state. It is not a part of
@@ -62,6 +63,8 @@ class Identity:
       model: a fingerprint, see `trees.fingerprint`.
       data: {'boolq train': {'rows': 600, 'digest': '0123456789abcdef'}}.
       versions: by package.
+      computed: see `setup.describe_compute`; empty if the version that wrote it drew dropout masks
+        for the whole batch at once.
     """
 
     settings: Mapping[str, str]
@@ -69,6 +72,7 @@ class Identity:
     model: str
     data: Mapping[str, Mapping[str, Any]]
     versions: Mapping[str, str]
+    computed: str = ""
 
 
 def of_run(
@@ -76,6 +80,7 @@ def of_run(
     fingerprint: str,
     stream: batches.TrainBatches,
     dev_sets: Sequence[batches.Examples],
+    computed: str,
 ) -> Identity:
     """Computes the identity of a run.
 
@@ -84,6 +89,7 @@ def of_run(
       fingerprint: of the frozen model.
       stream: the training data.
       dev_sets: the data it is evaluated on.
+      computed: see `Identity`.
     """
     found = settings.settings(run)
     kept = [{name: text for name, text in part.items() if _is_compared(name)} for part in found]
@@ -95,6 +101,7 @@ def of_run(
         model=fingerprint,
         data={_name(examples): _measure(examples) for examples in [*stream.examples, *dev_sets]},
         versions=library_versions(),
+        computed=computed,
     )
 
 
@@ -147,7 +154,7 @@ def is_known(
         )
         return False
     check(model_dir, then, now, examples)
-    if line := other_versions(then, now):
+    for line in filter(None, (other_versions(then, now), other_computation(then, now))):
         print(line)
     return True
 
@@ -190,6 +197,20 @@ def other_versions(then: Identity, now: Identity) -> str | None:
     begun = ", ".join(f"{name} {then.versions[name]}" for name in names)
     found = ", ".join(f"{name} {now.versions.get(name)}" for name in names)
     return f"this run started with {begun}; now {found}: results may differ in the last bits"
+
+
+def other_computation(then: Identity, now: Identity) -> str | None:
+    """One line on a step that is computed otherwise than when the run started."""
+    if not then.computed:
+        return (
+            "an earlier version started this run; its dropout masks were drawn otherwise, so the "
+            "result is not the one that version would have given"
+        )
+    if then.computed == now.computed:
+        return None
+    return (
+        f"this run started {then.computed}; now {now.computed}: results may differ in the last bits"
+    )
 
 
 def _changed_settings(then: Identity, now: Identity) -> Iterator[tuple[str, tuple[str, str]]]:

@@ -6,6 +6,8 @@ The lock is the kernel's (`flock`): it is released when the process ends, also b
 file left behind by a killed process does not block. The content of the file is used only in the
 error message.
 
+With several processes, process 0 holds the lock for all.
+
 On NFS the lock works between hosts if the mount supports locks (the default on Linux; `nolock`
 does not). Where locks are not supported, and on gs://, training runs without one, and a second
 process is not detected. A child process forked without exec shares the lock and keeps it until it
@@ -22,6 +24,7 @@ import socket
 from collections.abc import Iterator
 
 from prompt_tuning import paths
+from prompt_tuning.parallel import processes
 
 FILE = "train.lock"
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -41,9 +44,13 @@ def held(folder: str) -> Iterator[None]:
     if paths.is_remote(folder):
         yield
         return
+    if not processes.is_first():
+        _refuse(processes.of_first(""))
+        yield
+        return
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, FILE)
-    handle = _acquire(folder, path)
+    handle = _acquire_or_refuse(folder, path)
     try:
         _write_holder(handle, path)
         yield
@@ -51,6 +58,22 @@ def held(folder: str) -> Iterator[None]:
         if _is_file(path, handle):  # else someone removed or replaced the folder
             os.unlink(path)
         os.close(handle)
+
+
+def _acquire_or_refuse(folder: str, path: str) -> int:
+    """Locks the file; a refusal is raised in every process of the run."""
+    handle, refusal = None, ""
+    try:
+        handle = _acquire(folder, path)
+    except ValueError as error:
+        refusal = str(error)
+    _refuse(processes.of_first(refusal))
+    return handle
+
+
+def _refuse(refusal: str) -> None:
+    if refusal:
+        raise ValueError(refusal)
 
 
 def _acquire(folder: str, path: str) -> int:

@@ -1,6 +1,8 @@
 """What a run reports: a table of parameters, a progress line, metrics on disk.
 
-MODEL_DIR/metrics.jsonl     one JSON object per line: {"step": 100, "split": "train", ...}
+MODEL_DIR/metrics.jsonl     one JSON object per line: {"step": 100, "split": "train", ...}; those
+                            of the split "speed" differ each time: input_wait is the share of the
+                            time, 0 to 1, that steps waited for input
 MODEL_DIR/tensorboard/      the same numbers for TensorBoard
 """
 
@@ -12,8 +14,10 @@ import time
 from collections.abc import Mapping
 
 from prompt_tuning import folders, paths, trees
+from prompt_tuning.parallel import processes
 
 METRICS_FILE = "metrics.jsonl"
+SPEED = "speed"  # the split of numbers that differ from process to process
 LINE_WIDTH = 110
 
 
@@ -82,11 +86,20 @@ class Progress:
         self._written = 0.0
         self._paused = 0.0
         self._dev = ""
+        self._programs = 0
         self._line_is_open = False
 
     def note_dev_score(self, text: str) -> None:
         """Sets what the line shows of the last evaluation."""
         self._dev = text
+
+    def note_compiled(self, programs: int, seconds: float) -> None:
+        """Reports that the step was compiled, if it was compiled again since the last call."""
+        if programs == self._programs:
+            return
+        self._programs = programs
+        self.interrupt()
+        print(f"compiled the step for {programs} input widths in {seconds:.1f} s")
 
     def pause(self, seconds: float) -> None:
         """Excludes time that was not spent on training steps from examples/s."""
@@ -124,12 +137,15 @@ class Metrics:
 
     Lines of steps after `start_step` are removed first: a process wrote them that was killed
     after its last save, and the run writes them again. A file in a bucket (gs://) cannot be
-    appended to; there it is rewritten at every `flush`.
+    appended to; there it is rewritten at every `flush`. Of several processes the first one writes.
     """
 
     def __init__(self, folder: str, start_step: int):
         from flax.metrics import tensorboard  # imports TensorFlow, as the run's task has done
 
+        self._is_written = processes.is_first()
+        if not self._is_written:
+            return
         paths.make_folder(folder)
         self._path = os.path.join(folder, METRICS_FILE)
         self._lines = _lines_until(self._path, start_step)
@@ -144,6 +160,8 @@ class Metrics:
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Writes numbers of one step; `split` is 'train', or the evaluated split."""
+        if not self._is_written:
+            return
         record = {"step": step, "split": split} | {name: float(x) for name, x in values.items()}
         line = json.dumps(record) + "\n"
         if self._file is None:
@@ -155,16 +173,20 @@ class Metrics:
 
     def write_samples(self, step: int, split: str, texts: Mapping[str, str]) -> None:
         """Writes examples with their predictions, as TensorBoard text."""
-        for name, text in texts.items():
+        for name, text in texts.items() if self._is_written else ():
             self._board.text(f"{split}/{name}", text, step)
 
     def flush(self) -> None:
         """Makes what was written until now visible to readers."""
+        if not self._is_written:
+            return
         if self._file is None:
             folders.replace_file(self._path, "".join(self._lines).encode())
         self._board.flush()
 
     def close(self) -> None:
+        if not self._is_written:
+            return
         if self._file is None:
             self.flush()
         else:

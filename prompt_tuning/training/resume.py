@@ -10,6 +10,7 @@ import optax
 
 from prompt_tuning import trees
 from prompt_tuning.checkpoints.training_state import StateStore
+from prompt_tuning.parallel import placing
 from prompt_tuning.run import Run
 from prompt_tuning.training import setup
 from prompt_tuning.training.step import TrainState
@@ -27,13 +28,14 @@ IDENTITY = {
 def fresh_state(trainable: trees.FlatTree, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before the first step.
 
-    Its arrays are committed to their devices, as restored ones are, so that both compile the same
-    program.
+    Its arrays are committed to the devices of what trains, as restored ones are, so that both
+    compile the same program.
     """
-    committed = jax.tree.map(
-        lambda leaf: jax.device_put(leaf, leaf.sharding), (trainable, optimizer.init(trainable))
-    )
-    return TrainState(0, *committed)
+    mesh = placing.mesh_of(trainable)
+    fresh = (trainable, optimizer.init(trainable))
+    if mesh is not None:
+        return TrainState(0, *placing.whole(mesh, fresh))
+    return TrainState(0, *jax.tree.map(lambda leaf: jax.device_put(leaf, leaf.sharding), fresh))
 
 
 def state_tree(run: Run, fingerprint: str, state: TrainState) -> dict[str, Any]:
@@ -49,8 +51,15 @@ def state_tree(run: Run, fingerprint: str, state: TrainState) -> dict[str, Any]:
     }
 
 
-def resume(store: StateStore, run: Run, fingerprint: str, fresh: TrainState) -> TrainState:
+def resume(
+    store: StateStore, run: Run, fingerprint: str, fresh: TrainState, name: str = ""
+) -> TrainState:
     """Restores the newest saved state, or starts at `fresh` if there is none.
+
+    Args:
+      store, run, fingerprint: of the run.
+      fresh: see `fresh_state`.
+      name: begins what is printed.
 
     Raises:
       ValueError: the state is that of another run, cannot be read, or is past a step of
@@ -68,7 +77,7 @@ def resume(store: StateStore, run: Run, fingerprint: str, fresh: TrainState) -> 
                 "back to resume that run, or choose another MODEL_DIR."
             )
     _check_checkpoints(run, step)
-    print(f"resuming at step {step:,}")
+    print(f"{name}resuming at step {step:,}")
     return TrainState(step, tree["trainable"], tree["opt_state"])
 
 

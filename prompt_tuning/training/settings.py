@@ -48,6 +48,14 @@ WITHOUT_EFFECT = {
     "task_module",
     "allow_other_model",
     "resolved",
+    "layers",
+    "remat",
+    "attention",
+    "microbatch_rows",
+    "pad_to_full_length",
+    "packing",
+    "profile_steps",
+    "mesh",
 }
 OF_WHAT_IS_ADDED = {"prompt_initializer", "prompt_position", "embedding_file"}
 PROBED_STEPS = sorted({0, *np.geomspace(1, 2_000_000, 120).astype(int).tolist()})

@@ -248,18 +248,6 @@ def test_batch_size_must_be_positive(make_task):
         stream_of(numbered(make_task, "none", 3), batch_size=0)
 
 
-def test_eval_batches_fill_up_the_last(make_task):
-    examples = batches.load_examples(numbered(make_task, "evaluated", 5), "train", LENGTHS)
-    found = list(batches.eval_batches(examples, 2))
-    assert [count for _, count in found] == [2, 2, 1]
-    assert [text for batch, count in found for text in read(batch)[:count]] == [
-        f"e{number}" for number in range(5)
-    ]
-    last, _ = found[-1]
-    assert read(last) == ["e4", "e4"]
-    assert last["decoder_loss_weights"].sum(axis=1).tolist() == [2.0, 0.0]
-
-
 def test_real_tasks_are_in_the_official_format(real_data, tmp_path_factory):
     """CB through the real builder and the real vocabulary."""
     from prompt_tuning.data import prepare

@@ -13,14 +13,16 @@ import tiny_runs
 
 from prompt_tuning import config, trees
 from prompt_tuning.data import batches, registry
-from prompt_tuning.inference import evaluate, loading
-from prompt_tuning.inference.frozen import load_parameters
+from prompt_tuning.inference import evaluate, loading, weights
+from prompt_tuning.inference.frozen import load_parameters, transformer
 from prompt_tuning.model import decoding
 from prompt_tuning.prompts import files
 from prompt_tuning.prompts.metadata import PromptMetadata
 from prompt_tuning.prompts.prompt import PROMPT_PATH
 
 pytestmark = pytest.mark.usefixtures("quick")
+
+MODEL = transformer(tiny_runs.MODEL)
 
 
 def written(folder):
@@ -223,13 +225,13 @@ def test_the_tuned_model_is_what_is_evaluated(tuned):
 
 def test_one_model_at_a_time_is_in_memory(tuned, monkeypatch):
     """The model before tuning is not loaded where no prompt has to be compared with it."""
-    loaded, load = [], loading.load_parameters
+    loaded, load = [], weights.load
 
-    def load_parameters(config, path, *, dtype):
+    def load_and_note(config, path, **options):
         loaded.append(path)
-        return load(config, path, dtype=dtype)
+        return load(config, path, **options)
 
-    monkeypatch.setattr(loading, "load_parameters", load_parameters)
+    monkeypatch.setattr(weights, "load", load_and_note)
     loading.load_trained(tuned.run, loading.prepare_task(tuned.run))
     assert loaded == [tuned.trained.path]
 
@@ -303,8 +305,8 @@ def test_rank_accuracy_counts_the_likeliest_label(prompted, monkeypatch):
         return np.tile([[-2.0, -1.0]], (len(inputs), 1))
 
     monkeypatch.setattr(decoding, "rank", rank)
-    assert evaluate.rank_accuracy(None, None, examples, 16) == 50.0
-    assert scored == [((16, 48), [b"awful", b"great"])] * 2  # twenty examples in two batches
+    assert evaluate.rank_accuracy(MODEL, None, examples, 16) == 50.0
+    assert scored == [((16, 40), [b"awful", b"great"])] * 2  # twenty examples in two batches
 
 
 def test_rank_accuracy_leaves_out_rows_without_a_label(prompted, monkeypatch):
@@ -319,7 +321,7 @@ def test_rank_accuracy_leaves_out_rows_without_a_label(prompted, monkeypatch):
         decoding, "rank", lambda model, params, inputs, labels: [[-2.0, -1.0]] * len(inputs)
     )
     some = dataclasses.replace(examples, raw=tuple(rows))
-    assert evaluate.rank_accuracy(None, None, some, 16) == 25.0
+    assert evaluate.rank_accuracy(MODEL, None, some, 16) == 25.0
 
 
 def test_rows_without_a_label_are_counted_and_reported(
@@ -358,4 +360,4 @@ def test_free_text_has_no_labels_to_rank(prompted):
     info = dataclasses.replace(examples.task.info, labels=None)
     examples = dataclasses.replace(examples, task=dataclasses.replace(examples.task, info=info))
     with pytest.raises(ValueError, match=r"'generated_sentiment' has no class labels, so there is"):
-        evaluate.rank_accuracy(None, None, examples, 16)
+        evaluate.rank_accuracy(MODEL, None, examples, 16)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from prompt_tuning.data.tables import TableTask
-from prompt_tuning.inference import evaluate, infer, loading
+from prompt_tuning.inference import evaluate, infer, loading, weights
 from prompt_tuning.model import decoding
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -61,7 +61,7 @@ def test_one_text_per_line(run, tmp_path, capsys):
     assert f"18 predictions, written to {inferred.path}" in capsys.readouterr().out
 
     t5, model, params, _ = loading.load_trained(run, loading.prepare_task(run))
-    ids, _ = t5.encode_cut(TEXTS[:16], 48)
+    ids = t5.encode(TEXTS[:16], 48).padded(range(16), 48)
     decoded = decoding.generate(model, params, ids, max_decode_length=8)
     assert [line["prediction"] for line in lines[:16]] == [
         t5.vocabulary.decode(row) for row in decoded.tokens[:, 0].tolist()
@@ -76,7 +76,7 @@ def test_label_scores_are_log_probabilities_of_the_labels(run, tmp_path):
     """Each is what `score` gives that label alone; the largest is rank classification."""
     lines = lines_of(infer.infer_run(run, write(tmp_path / "in.txt", TEXTS)).path)
     t5, model, params, _ = loading.load_trained(run, loading.prepare_task(run))
-    ids, _ = t5.encode_cut(TEXTS[:16], 48)
+    ids = t5.encode(TEXTS[:16], 48).padded(range(16), 48)
     alone = {}
     for label in ("awful", "great"):
         targets = np.array([[*t5.vocabulary.encode(label), 1]] * 16, np.int32)
@@ -184,9 +184,7 @@ def test_an_earlier_output_is_replaced_by_a_whole_one(run, tmp_path, monkeypatch
 
 
 def test_an_output_that_cannot_be_written_is_refused_first(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        loading, "load_parameters", lambda *_, **__: pytest.fail("the model was loaded")
-    )
+    monkeypatch.setattr(weights, "load", lambda *_, **__: pytest.fail("the model was loaded"))
     source = write(tmp_path / "in.jsonl", ['{"input": "a"}'])
     (tmp_path / "link.jsonl").symlink_to(source)
     for output in (source, str(tmp_path / "link.jsonl")):
@@ -242,7 +240,7 @@ def test_each_batch_is_drawn_with_a_key_of_its_own(run, tmp_path):
     run = dataclasses.replace(run, decoding=decoding.Sample(), eval_batch_size=8, seed=7)
     lines = lines_of(infer.infer_run(run, write(tmp_path / "in.txt", TEXTS[:1] * 18)).path)
     t5, model, params, _ = loading.load_trained(run, loading.prepare_task(run))
-    ids, _ = t5.encode_cut(TEXTS[:1] * 8, 48)
+    ids = t5.encode(TEXTS[:1] * 8, 48).padded(range(8), 48)
     expected = []
     for start in (0, 8, 16):
         key = jax.random.fold_in(jax.random.key(7), start)
@@ -310,9 +308,7 @@ BAD_FILES = {
 @pytest.mark.parametrize("name", BAD_FILES)
 def test_a_bad_input_file_is_one_sentence(run, tmp_path, name, monkeypatch):
     """And comes before the model is loaded."""
-    monkeypatch.setattr(
-        loading, "load_parameters", lambda *_, **__: pytest.fail("the model was loaded")
-    )
+    monkeypatch.setattr(weights, "load", lambda *_, **__: pytest.fail("the model was loaded"))
     content, message = BAD_FILES[name]
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match=message):

@@ -144,9 +144,10 @@ def test_the_file_of_another_method_is_refused_by_both_names(done, prompted, tmp
 def test_the_same_seed_starts_the_same(package, tmp_path):
     starts = []
     for seed in (0, 0, 1):
-        training, state = loop.begin(load_run(tmp_path / f"{len(starts)}", f"RANDOM_SEED={seed}"))
+        own = load_run(tmp_path / f"{len(starts)}", f"RANDOM_SEED={seed}")
+        training, steps, state = loop.begin(own)
         starts.append(np.array(state.trainable["encoder/prompt/prompt/inputs"]))
-        training.metrics.close()
-        training.store.close()
+        steps.close()
+        training.close()
     np.testing.assert_array_equal(starts[0], starts[1])
     assert (starts[0] != starts[2]).all()

@@ -10,7 +10,7 @@ import t5x_tiny
 
 from prompt_tuning import trees
 from prompt_tuning.model import decoding
-from prompt_tuning.model.compute import Compute, choose
+from prompt_tuning.model.compute import Compute, choose, compiler_options
 from prompt_tuning.model.stacking import stack, unstack
 from prompt_tuning.model.transformer import Transformer
 from prompt_tuning.prompts.prompt import PROMPT_PATH, soft_prompt_hooks
@@ -121,6 +121,15 @@ def test_remat_of_scanned_layers_saves_memory(params, batch):
 )
 def test_what_is_chosen(size, backend, expected):
     assert choose(dataclasses.replace(CONFIG, **size), backend) == Compute(*expected)
+
+
+def test_a_cpu_that_saves_memory_converts_one_matrix_after_the_other():
+    (option,) = compiler_options(Compute("scan", "layer"), "cpu").items()
+    assert option == ("xla_cpu_scheduler_type", "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED")
+    compiled = jax.jit(jnp.sin, compiler_options=dict([option]))  # XLA refuses unknown ones
+    assert compiled(jnp.zeros(2)).shape == (2,)
+    assert compiler_options(Compute("scan", "layer"), "gpu") is None
+    assert compiler_options(Compute(), "cpu") is None
 
 
 def test_what_is_asked_for_is_taken():

@@ -282,3 +282,12 @@ def test_what_generate_refuses(params, inputs, settings, message):
 def test_score_needs_one_target_per_input(params, inputs):
     with pytest.raises(ValueError, match="got 4 inputs and 3 targets. `rank` scores several"):
         score(MODEL, params, inputs, jnp.ones((3, 2), jnp.int32))
+
+
+def test_ranking_holds_the_logits_of_one_position(inputs, params):
+    """[B * C, V], not [B * C, L, V]."""
+    labels = np.array([[5, 6, 7, 8, 1], [9, 8, 7, 6, 1], [3, 1, 0, 0, 0]], np.int32)
+    traced = str(jax.make_jaxpr(lambda params: rank(MODEL, params, inputs, labels))(params))
+    rows, vocabulary = len(inputs) * 3, MODEL.config.vocab_size
+    assert f"f32[{rows},{vocabulary}]" in traced
+    assert f"f32[{rows},5,{vocabulary}]" not in traced

@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from prompt_tuning import trees
 from prompt_tuning.model.compute import Compute
-from prompt_tuning.model.dropout import decoder_masks, encoder_masks
+from prompt_tuning.model.dropout import decoder_masks, draw, encoder_masks, fitted
 from prompt_tuning.model.stacking import stack
 from prompt_tuning.model.transformer import Transformer
 from prompt_tuning.prompts.prompt import PROMPT_PATH, soft_prompt_hooks
@@ -32,11 +32,20 @@ def logits_of(params, tokens, targets, keys, compute=Compute(), config=HALF):
     model = Transformer(config, soft_prompt_hooks(length=5), compute)
     flat = stack(params) if compute.layers == "scan" else params
     given = {"params": trees.unflatten(flat)}
-    return np.asarray(model.apply(given, tokens, targets, targets, dropout_keys=keys))
+    return np.asarray(
+        model.apply(given, tokens, targets, targets, dropout=masks_for(model, keys, tokens))
+    )
+
+
+def masks_for(model, keys, tokens):
+    if keys is None:
+        return None
+    length = model.encoder_length(tokens.shape[1])
+    return draw(keys, model.config, input_length=length, length=TARGETS.shape[1])
 
 
 def test_masks_are_zero_or_two_and_shared_by_positions():
-    masks = encoder_masks(KEYS, HALF, length=9)
+    masks = encoder_masks(KEYS, HALF, 9)
     wide, heads, hidden = HALF.emb_dim, HALF.num_heads, HALF.mlp_dim
     layers = HALF.num_encoder_layers
     assert masks.input.shape == (3, 1, wide)
@@ -51,28 +60,35 @@ def test_masks_are_zero_or_two_and_shared_by_positions():
 
 def test_the_share_that_is_dropped():
     config = dataclasses.replace(HALF, dropout_rate=0.1)
-    output = np.asarray(encoder_masks(KEYS, config, length=400).output)
+    output = np.asarray(encoder_masks(KEYS, config, 400).output)
     assert (output == 0).mean() == pytest.approx(0.1, abs=0.01)
     assert output.max() == pytest.approx(1 / 0.9, rel=1e-6)
 
 
 def test_layers_sublayers_rows_and_keys_draw_apart():
-    masks = encoder_masks(KEYS, HALF, length=9).layers
+    masks = encoder_masks(KEYS, HALF, 9).layers
     assert (masks.attention[0] != masks.attention[1]).any()
     assert (masks.attention != masks.mlp).any()
     assert (masks.attention[:, 0] != masks.attention[:, 1]).any()
-    others = encoder_masks(jax.random.split(jax.random.key(1), 3), HALF, length=9).layers
+    others = encoder_masks(jax.random.split(jax.random.key(1), 3), HALF, 9).layers
     assert (masks.hidden != others.hidden).any()
 
 
 def test_a_longer_draw_begins_as_a_shorter_one():
-    short, long = (encoder_masks(KEYS, HALF, length=n) for n in (9, 14))
+    short, long = (encoder_masks(KEYS, HALF, n) for n in (9, 14))
     np.testing.assert_array_equal(short.output, long.output[:, :9])
     np.testing.assert_array_equal(short.layers.weights, long.layers.weights[..., :9])
     np.testing.assert_array_equal(short.layers.hidden, long.layers.hidden)
     short, long = (decoder_masks(KEYS, HALF, n, n + 4) for n in (3, 5))
     np.testing.assert_array_equal(short.layers.weights, long.layers.weights[..., :3])
     np.testing.assert_array_equal(short.layers.cross_weights, long.layers.cross_weights[..., :7])
+
+
+def test_the_part_of_a_longer_draw_that_fits_is_the_shorter_draw():
+    short, long = (encoder_masks(KEYS, HALF, n) for n in (9, 14))
+    jax.tree.map(np.testing.assert_array_equal, fitted(long, 9), short)
+    short, long = (decoder_masks(KEYS, HALF, n, n + 4) for n in (3, 5))
+    jax.tree.map(np.testing.assert_array_equal, fitted(long, 3, 7), short)
 
 
 def test_several_targets_of_an_input_draw_apart():
@@ -134,9 +150,8 @@ def test_the_gradient_of_the_prompt_is_that_of_a_batch_cut_in_two(params):
             flat = params | {PROMPT_PATH: prompt}
             model = Transformer(HALF, soft_prompt_hooks(length=5))
             given = {"params": trees.unflatten(flat)}
-            out = model.apply(
-                given, TOKENS[rows], TARGETS[rows], TARGETS[rows], dropout_keys=KEYS[rows]
-            )
+            masks = masks_for(model, KEYS[rows], TOKENS)
+            out = model.apply(given, TOKENS[rows], TARGETS[rows], TARGETS[rows], dropout=masks)
             return jnp.sum(jax.nn.log_softmax(out)[..., 3] * (TARGETS[rows] > 0))
 
         return jax.grad(loss)(PROMPT)

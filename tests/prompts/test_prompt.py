@@ -1,5 +1,7 @@
 """Tests of prompt_tuning/prompts/prompt.py."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,7 @@ from prompt_tuning.model.transformer import Transformer
 from prompt_tuning.prompts.prompt import (
     PROMPT_PATH,
     JoinPrompt,
+    Prompt,
     fill_places,
     soft_prompt_hooks,
 )
@@ -156,3 +159,55 @@ def test_embedded_tokens_as_prompt_are_the_tokens():
 def test_bad_settings_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         soft_prompt_hooks(**arguments)
+
+
+# A prompt of its own for each row
+
+
+def reserved(position, inputs=INPUTS, lengths=(2, 1)):
+    """Two rows, with room for two vectors."""
+    rows = as_inputs(np.array([[5, 6, 1], [7, 1, 0]], np.int32)) if inputs is INPUTS else inputs
+    rows = rows._replace(prompt_lengths=np.array(lengths, np.int32))
+    return reserve_prompt(rows, length=2, position=position)
+
+
+def test_the_padding_of_a_shorter_prefix_is_behind_the_row():
+    inputs = reserved("prefix")
+    np.testing.assert_array_equal(inputs.tokens, [[0, 0, 5, 6, 1], [0, 7, 1, 0, 0]])
+    np.testing.assert_array_equal(inputs.valid, [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    np.testing.assert_array_equal(inputs.prompt_places, [[0, 1, -1, -1, -1], [0, -1, -1, -1, -1]])
+    np.testing.assert_array_equal(inputs.positions, [[0, 1, 2, 3, 4]])
+
+
+def test_the_padding_of_a_shorter_suffix_is_behind_the_row():
+    inputs = reserved("suffix")
+    np.testing.assert_array_equal(inputs.tokens, [[5, 6, 1, 0, 0], [7, 1, 0, 0, 0]])
+    np.testing.assert_array_equal(inputs.valid, [[1, 1, 1, 1, 1], [1, 1, 0, 1, 0]])
+    np.testing.assert_array_equal(inputs.prompt_places, [[-1, -1, -1, 0, 1], [-1, -1, -1, 0, -1]])
+    np.testing.assert_array_equal(inputs.positions, [[0, 1, 2, 3, 4]])
+
+
+@pytest.mark.parametrize(
+    ("position", "expected"),
+    [
+        ("prefix", [[0, 1, 2, 11, 4], [0, 6, 9, 10, 1]]),
+        ("suffix", [[0, 9, 2, 3, 4], [5, 8, 9, 3, 0]]),
+    ],
+)
+def test_positions_of_each_row_move_with_its_tokens(position, expected):
+    """Positions that are not 0, 1, 2; those of the padding behind a row do not matter."""
+    tokens = as_inputs(np.array([[5, 6, 1], [7, 1, 0]], np.int32))
+    positions = np.array([[0, 9, 2], [5, 8, 9]], np.int32)
+    inputs = reserved(position, tokens._replace(positions=positions))
+    np.testing.assert_array_equal(inputs.positions, expected)
+
+
+def test_each_row_takes_its_own_prompt_as_long_as_it_is():
+    """Two rows of the second prompt, as long as two vectors and one; embedded tokens hold 9."""
+    inputs = reserved("prefix")._replace(prompt_ids=np.array([1, 1]))
+    stack = np.stack([PROMPT, 10 * PROMPT])
+    params = {"params": {"prompt": {"prompt": stack}}}
+    module = JoinPrompt(length=2, vectors=functools.partial(Prompt, 2, count=2))
+    rows = module.apply(params, jnp.full((2, 5, 2), 9.0), inputs)
+    np.testing.assert_array_equal(rows[0], [[10, 20], [30, 40], [9, 9], [9, 9], [9, 9]])
+    np.testing.assert_array_equal(rows[1], [[10, 20], [9, 9], [9, 9], [9, 9], [9, 9]])

@@ -22,7 +22,19 @@ TRUE = ["true-a-frozen-0", "true-a-prompt-0", "true-a-prompt-1", "true-a-model-0
 def test_every_combination_and_seed_once(sweep_file):
     sweep = grid.read_sweep(str(sweep_file))
     assert keys(sweep.cells) == A_AND_B + TRUE
-    assert sweep.results == str(sweep_file.parent / "results.jsonl")
+    assert sweep.results == str(sweep_file.parent / "results")
+    assert sweep.collected == str(sweep_file.parent / "results.jsonl")
+
+
+def test_a_sweep_in_a_bucket(sweep_file, bucket):
+    at = bucket.folder / "bucket" / "pocket" / "sweep.toml"
+    at.parent.mkdir(parents=True)
+    at.write_text(sweep_file.read_text().replace(f"{sweep_file.parent}/runs", "gs://bucket/runs"))
+    sweep = grid.read_sweep("gs://bucket/pocket/sweep.toml")
+    assert (sweep.results, sweep.runs) == ("gs://bucket/pocket/results", "gs://bucket/runs")
+    assert sweep.cells == grid.read_sweep(str(sweep_file)).cells
+    with pytest.raises(ValueError, match=r"^The sweep gs://bucket/nothing.toml cannot be read: "):
+        grid.read_sweep("gs://bucket/nothing.toml")
 
 
 def test_a_cell_joins_the_settings_of_its_values(sweep_file):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from prompt_tuning import config
-from prompt_tuning.sweeps import grid, report, resolved, runner
+from prompt_tuning.sweeps import grid, report, resolved, results
 from prompt_tuning.training import settings
 
 PROJECT = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ EXPECTED = re.compile(
 
 @pytest.fixture(scope="module")
 def done():
-    return runner.read_results(SWEEP)
+    return results.read_results(SWEEP)
 
 
 @pytest.mark.parametrize("method", ["prompt", "model"])

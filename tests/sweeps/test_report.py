@@ -39,6 +39,18 @@ def results(sweep_file):
     return sweep_file
 
 
+def test_a_sweep_in_a_bucket_has_the_same_report(results, bucket):
+    report.write_report(str(results))
+    seen = bucket.folder / "bucket" / "sweep"
+    seen.mkdir(parents=True)
+    for name in (results.name, "results.jsonl"):
+        (seen / name).write_bytes((results.parent / name).read_bytes())
+    paths = report.write_report(f"gs://bucket/sweep/{results.name}")
+    assert paths[0] == "gs://bucket/sweep/table.md"
+    for name in ("table.md", "table.csv", "figure.png"):
+        assert (seen / name).read_bytes() == (results.parent / name).read_bytes()
+
+
 def test_the_table(results):
     paths = report.write_report(str(results))
     folder = results.parent

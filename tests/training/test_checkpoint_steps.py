@@ -93,3 +93,8 @@ def test_only_steps_of_the_run_may_be_named(tmp_path, steps):
 def test_a_run_that_trains_a_prompt_alone_has_no_model_to_write(tmp_path):
     with pytest.raises(ValueError, match="only a prompt trains; prompts are written at every"):
         tiny_runs.make_run(tmp_path, checkpoint_steps=(2,))
+
+
+def test_a_model_of_int8_is_not_written():
+    with pytest.raises(ValueError, match="which Run.param_dtype='int8' keeps rounded. Leave it"):
+        tiny_runs.make_run("/nowhere", param_dtype="int8", trainable=(".*",), checkpoint_steps=(2,))

@@ -52,6 +52,16 @@ def test_a_default_that_is_explicit_or_new_is_not_a_difference():
     identity.check("runs/a", THEN, dataclasses.replace(THEN, settings=said, defaults=new), [])
 
 
+def test_another_computation_is_reported():
+    line = identity.other_computation
+    assert "an earlier version started this run" in line(THEN, THEN)
+    then, now = (dataclasses.replace(THEN, computed=f"computed on {it}") for it in ("cpu", "gpu"))
+    assert line(then, then) is None
+    assert line(then, now) == (
+        "this run started computed on cpu; now computed on gpu: results may differ in the last bits"
+    )
+
+
 def test_it_survives_the_disk(tmp_path):
     assert identity.read(str(tmp_path)) is None
     identity.write(str(tmp_path), THEN)
@@ -93,7 +103,7 @@ def examples(*targets, split="train"):
 def of_data(*sets):
     run = tiny_runs.make_run("anywhere")
     stream = batches.TrainBatches(sets[:1], 1, 0)
-    return identity.of_run(run, "0123", stream, sets[1:])
+    return identity.of_run(run, "0123", stream, sets[1:], "computed on cpu")
 
 
 def test_other_data_under_the_same_name_are_refused(monkeypatch):
@@ -135,7 +145,7 @@ def test_the_rates_of_a_mixture_belong_to_it():
         dataclasses.replace(examples([2]), task=task_named("b")),
     ]
     then, now = (
-        identity.of_run(run, "0123", batches.TrainBatches(parts, 1, 0, rates), [])
+        identity.of_run(run, "0123", batches.TrainBatches(parts, 1, 0, rates), [], "")
         for rates in ([1.0, 1.0], [1.0, 3.0])
     )
     with pytest.raises(ValueError, match="the rate of a was 0.5 and is 0.25 now; the rate of b"):

@@ -15,10 +15,11 @@ import tiny_runs
 from prompt_tuning import trees
 from prompt_tuning.checkpoints import t5x_native
 from prompt_tuning.checkpoints.training_state import StateStore
-from prompt_tuning.inference.frozen import load_parameters
+from prompt_tuning.inference import evaluate, loading
+from prompt_tuning.inference.frozen import load_parameters, load_t5
 from prompt_tuning.prompts import files
 from prompt_tuning.prompts.prompt import PROMPT_PATH
-from prompt_tuning.training import loop
+from prompt_tuning.training import loop, setup
 from prompt_tuning.training.step import StepMetrics
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -91,12 +92,12 @@ def test_the_loss_falls_and_the_frozen_model_stays(tmp_path, scores, capsys):
     """The only dev score is not a number, so that nothing is best in the end."""
     scores += [math.nan]
     run = tiny_runs.make_run(tmp_path, train_steps=100, eval_period=100)
-    training, state = loop.begin(run)
+    training, steps, state = loop.begin(run)
     first = np.array(state.trainable[PROMPT_PATH])
     before = {path: np.array(leaf) for path, leaf in training.frozen.items()}
-    state = loop.train(training, state)
-    training.metrics.close()
-    training.store.close()
+    state = loop.train(training, steps, state)
+    steps.close()
+    training.close()
     assert loop.train_run(run)[:3] == (100, None, None)
     assert "done: step 100, no evaluation with a finite dev score" in capsys.readouterr().out
     assert not list((tmp_path / "prompts").glob("best*"))
@@ -155,7 +156,8 @@ def test_an_update_that_overflows_stops_before_it_is_saved(tmp_path, prompted, m
 
     before = saved()
     with monkeypatch.context() as patch, pytest.raises(FloatingPointError) as error:
-        patch.setattr(loop, "make_train_step", lambda *args, **options: step)
+        step.programs, step.compile_seconds, step.close = 0, 0.0, lambda: None
+        patch.setattr(setup, "make_train_step", lambda *args, **options: step)
         loop.train_run(tiny_runs.load_run(folder, "TRAIN_STEPS=7"))
     assert str(error.value) == (
         "The loss of step 7 is 2.5, its gradient's norm 0.5 and the norm of what trains then inf, "
@@ -179,9 +181,10 @@ def test_the_settings_of_a_run_reach_its_steps(tmp_path, monkeypatch, rate):
             keys.append(rng)
             raise KeyboardInterrupt
 
+        step.close = lambda: None
         return step
 
-    monkeypatch.setattr(loop, "make_train_step", make_train_step)
+    monkeypatch.setattr(setup, "make_train_step", make_train_step)
     model = dataclasses.replace(tiny_runs.MODEL, dropout_rate=rate)
     options = {
         "label_smoothing": 0.25,
@@ -191,7 +194,7 @@ def test_the_settings_of_a_run_reach_its_steps(tmp_path, monkeypatch, rate):
     }
     with pytest.raises(KeyboardInterrupt):
         loop.train_run(tiny_runs.make_run(tmp_path, model=model, seed=3, **options))
-    assert given == [options]
+    assert given == [options | {"mesh": None}]
     expected = jax.random.fold_in(jax.random.key(3), 1)
     assert keys == [expected if rate else None]
 
@@ -219,3 +222,18 @@ def test_a_pattern_that_is_the_prompt_alone_tunes_no_model(tmp_path, scores):
     run = tiny_runs.make_run(tmp_path, train_steps=2, trainable=(".*/prompt",))
     assert loop.train_run(run).path.endswith("prompts/best.safetensors")
     assert not (tmp_path / "best").exists()
+
+
+@pytest.mark.parametrize("kind", ["int8", "int8_w8a8"])
+def test_a_run_trains_and_is_evaluated_with_a_model_of_int8(kind, tmp_path):
+    """Its prompt goes with the float32 model, too: both have one fingerprint."""
+    run = tiny_runs.make_run(tmp_path / "run", param_dtype=kind, layers="scan", train_steps=4)
+    done = tiny_runs.train(run)
+    assert done.trained.step == 4 and "layers scan, remat layer" in done.printed
+    best = files.read_prompt(done.trained.path)
+    exact = load_t5(tiny_runs.MODEL, "random", loading.prepare_task(run).vocabulary)
+    assert best.metadata.model_fingerprint == exact.fingerprint
+    start = setup.initial_values(run, exact)[PROMPT_PATH]
+    assert np.abs(best.prompt - start).max() > 0.01
+    scores = evaluate.evaluate_run(run)
+    assert scores.score == pytest.approx(done.trained.best_score)

@@ -92,15 +92,8 @@ def test_stops_of_two_kinds_leave_no_trace(tmp_path, prompted, monkeypatch, caps
     Then the process ends when the prompt of step 4 is written and its state is not: step 4
     is made again.
     """
-    deal = batches.TrainBatches.batch
-
-    def batch(self, step):
-        if step == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return deal(self, step)
-
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
-        patch.setattr(batches.TrainBatches, "batch", batch)
+        tiny_runs.at_step(patch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
         loop.train_run(tiny_runs.load_run(tmp_path))
     assert stop.value.code == 42
     assert "SIGTERM: saved step 3; run the same command to resume" in capsys.readouterr().out
@@ -122,16 +115,23 @@ def test_stops_of_two_kinds_leave_no_trace(tmp_path, prompted, monkeypatch, caps
     assert not cut_short.exists()
 
 
+@pytest.mark.parametrize("layers", ["unroll", "scan"])
+def test_micro_batches_resume_bit_for_bit(tmp_path, monkeypatch, layers):
+    def run(name):
+        return tiny_runs.make_run(tmp_path / name, microbatch_rows=2, layers=layers)
+
+    whole = tiny_runs.train(run("a"))
+    assert "4 micro-batches of 2 rows" in whole.printed
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        break_at(patch, 4)
+        loop.train_run(run("b"))
+    loop.train_run(run("b"))
+    assert_ends_as(tmp_path / "b", whole)
+
+
 def test_ctrl_c_saves_as_sigterm_does(tmp_path, prompted, monkeypatch, capsys, ctrl_c):
-    make = batches.TrainBatches.batch
-
-    def batch(self, step):
-        if step == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-        return make(self, step)
-
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
-        patch.setattr(batches.TrainBatches, "batch", batch)
+        tiny_runs.at_step(patch, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
         loop.train_run(tiny_runs.load_run(tmp_path))
     assert stop.value.code == 130
     assert "Ctrl-C: saved step 3; run the same command to resume" in capsys.readouterr().out
@@ -140,13 +140,13 @@ def test_ctrl_c_saves_as_sigterm_does(tmp_path, prompted, monkeypatch, capsys, c
 
 
 def test_a_second_ctrl_c_stops_immediately(tmp_path, monkeypatch, ctrl_c):
-    def batch(self, step):
+    def interrupt_twice():
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(1)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(batches.TrainBatches, "batch", batch)
+        tiny_runs.at_step(patch, 1, interrupt_twice)
         loop.train_run(tiny_runs.load_run(tmp_path))
     assert StateStore(tmp_path / "state", read_only=True).newest_step is None
 

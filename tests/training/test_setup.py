@@ -12,9 +12,9 @@ import pytest
 import tiny_runs
 
 from prompt_tuning import trees
-from prompt_tuning.data import tasks, vocabularies
-from prompt_tuning.inference import loading
-from prompt_tuning.inference.frozen import FrozenT5, load_parameters
+from prompt_tuning.data import batches, tasks, vocabularies
+from prompt_tuning.inference import loading, weights
+from prompt_tuning.inference.frozen import FrozenT5, load_parameters, load_t5, transformer
 from prompt_tuning.prompts import files
 from prompt_tuning.prompts.initializers import (
     from_class_labels,
@@ -24,7 +24,7 @@ from prompt_tuning.prompts.initializers import (
 )
 from prompt_tuning.prompts.metadata import PromptMetadata
 from prompt_tuning.prompts.prompt import PROMPT_PATH
-from prompt_tuning.training import setup
+from prompt_tuning.training import loop, setup
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -163,7 +163,7 @@ def test_the_task_is_made_available(tmp_path, monkeypatch):
 
 
 def test_a_task_of_another_models_vocabulary_is_refused(monkeypatch):
-    monkeypatch.setattr(loading, "load_parameters", lambda *args, **options: {})
+    monkeypatch.setattr(weights, "load", lambda *_, **__: weights.Weights({}, None))
     run = make_run(model=dataclasses.replace(tiny_runs.MODEL, vocab_size=200))
     with pytest.raises(ValueError, match="The vocabulary has 259 ids, but tiny_byt5 embeds 200"):
         loading.load_t5(run, tasks.get("generated_sentiment"))
@@ -200,3 +200,64 @@ def test_no_frozen_array_is_copied_for_the_model(t5):
     model, params = t5.with_prompt(np.ones((4, 16), np.float32))
     flat = trees.flatten(params)
     assert all(flat[path] is leaf for path, leaf in t5.params.items())
+
+
+def packed_run(tmp_path, **changes):
+    return tiny_runs.make_run(tmp_path, packing=True, **changes)
+
+
+def test_a_packed_run_trains_with_dropout_and_says_so(tmp_path):
+    done = tiny_runs.train(packed_run(tmp_path))
+    assert "packed into " in done.printed and " of 56 positions and " in done.printed
+    steps = [line for line in tiny_runs.read_metrics(tmp_path) if line["split"] == "train"]
+    assert steps[-1]["step"] == 6 and np.isfinite(steps[-1]["loss"])
+
+
+def test_what_cannot_be_packed_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="Run.packing puts several examples into a row, and"):
+        packed_run(tmp_path, loss_normalizing_factor="AVERAGE_PER_SEQUENCE")
+    with pytest.raises(ValueError, match="exclude each other"):
+        packed_run(tmp_path, pad_to_full_length=True)
+    with pytest.raises(ValueError, match="a prompt behind the input has others; set prompt_tuning"):
+        loop.train_run(packed_run(tmp_path, prompt_position="suffix"))
+
+
+def test_rows_that_do_not_divide_the_batch_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="microbatch_rows must divide BATCH_SIZE, 8; got 3."):
+        tiny_runs.make_run(tmp_path, microbatch_rows=3)
+    with pytest.raises(ValueError, match="Unknown Run.layers 'scanned', did you mean 'scan'?"):
+        tiny_runs.make_run(tmp_path, layers="scanned")
+
+
+def step_line(run, t5):
+    task = tasks.get(run.task)
+    lengths = run.task_feature_lengths
+    stream = batches.train_batches(task, "train", lengths, run.batch_size, run.seed, limit=50)
+    model = transformer(run.model, run.method.hooks)
+    return setup.step_inputs(run, stream, model)[1].split("; ")[1]
+
+
+def test_how_a_step_is_cut_and_padded(t5, monkeypatch):
+    """A suffix is behind the padding, so it trains on full lengths, as T5X does."""
+    assert step_line(make_run(), t5) == "the whole batch at once, inputs padded to 40 tokens"
+    assert step_line(make_run(microbatch_rows=8, pad_to_full_length=True), t5) == (
+        "the whole batch at once, inputs padded to 48 tokens"
+    )
+    suffix = make_run(microbatch_rows=4, prompt_position="suffix")
+    assert step_line(suffix, t5) == "2 micro-batches of 4 rows, inputs padded to 48 tokens"
+    wide = dataclasses.replace(tiny_runs.MODEL, mlp_dim=200_000)
+    assert step_line(make_run(model=wide), t5).startswith(
+        "the whole batch at once"
+    )  # 8 x 35 places
+    monkeypatch.setattr(setup, "CPU_POSITIONS", 64)
+    cut = step_line(make_run(model=wide), t5)
+    assert cut.startswith("4 micro-batches of 2 rows, inputs padded to ")
+
+
+def test_a_model_of_int8_does_not_train(t5):
+    coarse = load_t5(t5.config, "random", t5.vocabulary, dtype="int8")
+    parted = setup.split_parameters(make_run(), coarse)
+    assert parted.trainable.keys() == {PROMPT_PATH}
+    for pattern in (".*", ".*/kernel_scale", ".*/encoder_norm/scale"):
+        with pytest.raises(ValueError, match="keeps this model rounded to int8. Set Run.param_d"):
+            setup.split_parameters(make_run(trainable=(pattern,)), coarse)

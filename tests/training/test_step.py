@@ -1,5 +1,6 @@
 """Tests of prompt_tuning/training/step.py: what changes, what does not, and what is measured."""
 
+import dataclasses
 import logging
 import math
 
@@ -11,9 +12,13 @@ import pytest
 import tiny_runs
 
 from prompt_tuning import trees
+from prompt_tuning.data import microbatches, packing
 from prompt_tuning.inference.frozen import load_parameters, transformer
 from prompt_tuning.methods.prompt_tuning import hooks
-from prompt_tuning.model.losses import cross_entropy_loss
+from prompt_tuning.model import dropout
+from prompt_tuning.model.compute import Compute
+from prompt_tuning.model.losses import cross_entropy_loss, loss_parts
+from prompt_tuning.model.stacking import stack
 from prompt_tuning.prompts.prompt import PROMPT_PATH
 from prompt_tuning.training import step as step_module
 from prompt_tuning.training.optimizers import adafactor
@@ -153,11 +158,15 @@ def test_accuracy_counts_target_tokens_only(t5, batch, prompt_step):
 
 
 class Noise:
-    """Replaces the model: its logits are drawn from the key that it is given."""
+    """Replaces the model: its logits are the first dropout mask that it is given."""
 
-    def apply(self, variables, inputs, decoder_inputs, targets, *, dropout_keys, rngs):
-        noise = jax.vmap(lambda key: jax.random.normal(key, (TARGETS, 16)))(dropout_keys)
-        return noise + variables["params"]["scale"]
+    config, compute = dataclasses.replace(tiny_runs.MODEL, dropout_rate=0.5), Compute()
+
+    def encoder_length(self, tokens):
+        return tokens
+
+    def apply(self, variables, inputs, decoder_inputs, targets, *, dropout, rngs):
+        return dropout.encoder.output[:, :TARGETS] + variables["params"]["scale"]
 
 
 def test_dropout_is_drawn_from_the_key_and_the_number_of_the_step(batch):
@@ -172,7 +181,8 @@ def test_dropout_is_drawn_from_the_key_and_the_number_of_the_step(batch):
         return float(step(state, {}, batch, rng)[1].loss)
 
     keys = [jax.random.fold_in(jax.random.fold_in(rng, 3), row) for row in range(ROWS)]
-    logits = jnp.stack([jax.random.normal(key, (TARGETS, 16)) for key in keys])
+    logits = dropout.draw(jnp.stack(keys), Noise.config, input_length=INPUTS, length=TARGETS)
+    logits = logits.encoder.output[:, :TARGETS]
     _, sums = cross_entropy_loss(
         logits, batch["decoder_target_tokens"], batch["decoder_loss_weights"]
     )
@@ -207,14 +217,65 @@ def test_the_loss_options_reach_the_loss(t5, batch, monkeypatch):
 
     def loss(*arrays, **options):
         given.append(options)
-        return cross_entropy_loss(*arrays, **options)
+        return loss_parts(*arrays, **options)
 
-    monkeypatch.setattr(step_module, "cross_entropy_loss", loss)
+    monkeypatch.setattr(step_module, "loss_parts", loss)
     options = {"label_smoothing": 0.25, "z_loss": 0.5, "loss_normalizing_factor": 3.0}
     state, frozen = begin(t5, [PROMPT_PATH], adafactor())
     step = make_train_step(transformer(tiny_runs.MODEL, hooks(P, "prefix")), adafactor(), **options)
     jax.eval_shape(step, state, frozen, batch)
-    assert given == [options]
+    assert given == [options | {"add_up": jnp.sum}]
+
+
+@pytest.mark.parametrize("rows", [2, 8])
+@pytest.mark.parametrize("factor", [None, "NUM_REAL_TARGET_TOKENS"])
+def test_a_packed_batch_trains_as_the_unpacked_one_does(t5, batch, factor, rows):
+    """Without dropout, loss and gradient are the same to 1e-5."""
+    tokens = batch["encoder_input_tokens"].copy()
+    for row in range(ROWS):
+        tokens[row, 5 * (row + 1) :] = 0
+    batch = batch | {"encoder_input_tokens": tokens}
+    method = hooks(P, "prefix")
+    step = make_train_step(
+        transformer(tiny_runs.MODEL, method), optax.sgd(1.0), loss_normalizing_factor=factor
+    )
+    packed = packing.pack(batch, packing.Plan(rows, 56, 24), method.reserve)
+    assert sum(part.batch["encoder_input_tokens"].segment_ids.max() > 1 for part in packed)
+    assert len(packed) == (2 if rows == 2 else 1)
+    results = []
+    for given in (batch, packed):
+        state, frozen = begin(t5, [PROMPT_PATH], optax.sgd(1.0))
+        before = np.array(state.trainable[PROMPT_PATH])
+        state, metrics = step(state, frozen, given)
+        results.append((before - state.trainable[PROMPT_PATH], metrics))
+    (gradient, whole), (summed, parts) = results
+    np.testing.assert_allclose(summed, gradient, atol=1e-5 * np.abs(gradient).max(), rtol=0)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), whole, parts)
+
+
+@pytest.mark.parametrize("factor", [None, "AVERAGE_PER_SEQUENCE", "NUM_REAL_TARGET_TOKENS"])
+@pytest.mark.parametrize("layers", ["unroll", "scan"])
+def test_micro_batches_train_as_the_whole_batch_does(t5, batch, factor, layers):
+    """With dropout: the gradient, here the change of plain SGD, is the same to 1e-5."""
+    model = transformer(tiny_runs.MODEL, hooks(P, "prefix"), Compute(layers))
+    step = make_train_step(model, optax.sgd(1.0), loss_normalizing_factor=factor)
+    tokens = batch["encoder_input_tokens"].copy()
+    for row in range(ROWS):
+        tokens[row, 5 * (row + 1) :] = 0
+    batch = batch | {"encoder_input_tokens": tokens}
+    plan = microbatches.Plan(2, (16, 24, 48))
+    results = []
+    for given in (batch, microbatches.cut(batch, plan)):
+        state, frozen = begin(t5, [PROMPT_PATH], optax.sgd(1.0))
+        frozen = stack(frozen) if layers == "scan" else frozen
+        before = np.array(state.trainable[PROMPT_PATH])
+        state, metrics = step(state, frozen, given, jax.random.key(0))
+        results.append((before - state.trainable[PROMPT_PATH], metrics))
+    (gradient, whole), (summed, cut) = results
+    np.testing.assert_allclose(summed, gradient, atol=1e-5 * np.abs(gradient).max(), rtol=0)
+    assert np.abs(gradient).max() > 0
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), whole, cut)
+    assert step.programs == 1 + 3 and step.compile_seconds > 0
 
 
 def test_a_step_donates_its_state_and_compiles_once(t5, batch, prompt_step, caplog):

@@ -1,0 +1,1 @@
+"""Many devices: the mesh, and which axis of each parameter is split over it."""
