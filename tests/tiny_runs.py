@@ -18,6 +18,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from prompt_tuning import config
 from prompt_tuning.data import batches
 from prompt_tuning.inference import evaluate, weights
+from prompt_tuning.model import parameters
 from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.prompts import files
 from prompt_tuning.prompts.initializers import from_sampled_vocabulary
@@ -149,8 +150,7 @@ def quick(compiled_programs: Path) -> Iterator[None]:
     before = {name: jax.config.values[name] for name in settings}
     for name, value in settings.items():
         jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    make_train_step.cache_clear()  # what it compiled before was compiled otherwise
+    _forget_compiled()
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(batches, "load_examples", _load_once)
@@ -159,8 +159,14 @@ def quick(compiled_programs: Path) -> Iterator[None]:
     finally:
         for name, value in before.items():
             jax.config.update(name, value)
-        compilation_cache.reset_cache()
-        make_train_step.cache_clear()
+        _forget_compiled()
+
+
+def _forget_compiled() -> None:
+    """Has everything compiled anew: programs of other optimisations round otherwise."""
+    compilation_cache.reset_cache()
+    make_train_step.cache_clear()
+    parameters.draw.clear_cache()
 
 
 _load = batches.load_examples

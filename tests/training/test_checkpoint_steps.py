@@ -31,10 +31,11 @@ def same(a, b):
 
 def test_the_model_of_the_steps_asked_for_is_written(tmp_path, scores):
     scores += [1.0, 2.0]
-    tiny_runs.train(make_run(tmp_path))
+    run = make_run(tmp_path)
+    tiny_runs.train(run)
     names = {path.name for path in tmp_path.glob("checkpoint_*")}
     assert names == {"checkpoint_0", "checkpoint_3", "checkpoint_4"}
-    start = {k: np.asarray(v) for k, v in load_parameters(tiny_runs.MODEL, "random").items()}
+    start = {k: np.asarray(v) for k, v in load_parameters(run.model, "random").items()}
     assert same(read(tmp_path, 0), start)
     assert not same(read(tmp_path, 3), start)
     best = checkpoint.load_model(tmp_path / "best", SHAPES)  # of step 4, an evaluation
