@@ -22,6 +22,7 @@ TRAIN_ROWS = 16  # of a batch
 EVAL_ROWS = 32
 EVAL_EXAMPLES = 128
 EVAL_KINDS = ("rank", "generation")
+GPU_SIZES = ("small", "base", "large", "xl")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Cell:
 
     Attributes:
       kind: 'training', 'rank' (rank classification), 'generation' (greedy decoding) or 'matmul'.
-      size: of T5 1.1, 'small' or 'base'.
+      size: of T5 1.1, one of `GPU_SIZES`.
       dtype: of the frozen parameters and the computation, 'float32' or 'bfloat16'.
       task: whose text is read.
       dropout: the rate.
@@ -82,6 +83,8 @@ class Side:
 OURS = Side("ours", "default", "worker_ours")
 SMALL_PAGES = Side("ours", "small-pages", "worker_ours")
 NEWEST = Side("ours", "newest", "worker_ours", "newest")
+CUDNN = Side("ours", "cudnn", "worker_ours")
+KEPT = Side("ours", "no-remat", "worker_ours")
 EAGER = Side("peft", "eager", "worker_peft", "peft")
 COMPILED = Side("peft", "compile", "worker_peft", "peft")
 HUGE_PAGES = Side("peft", "huge-pages", "worker_peft", "peft")
@@ -104,8 +107,33 @@ SIDES = {
 }
 
 
+GPU_SIDES = (OURS, EAGER, CUDNN, KEPT, COMPILED)
+
+
+def sides(cell: Cell, *, gpu: bool) -> list[Side]:
+    """Who is measured in a cell.
+
+    cuDNN's attention has no dropout, and up to Large a GPU computes nothing again.
+    """
+    if not gpu:
+        return [*SIDES[cell.against]]
+    left_out = [CUDNN] if cell.dropout else []
+    if cell.size != "xl" or cell.kind != "training":
+        left_out.append(KEPT)
+    return [side for side in GPU_SIDES if side not in left_out]
+
+
+def gpu() -> list[Cell]:
+    """The cells of a GPU."""
+    kinds = [("training", 0.1), ("training", 0.0), *((kind, 0.0) for kind in EVAL_KINDS)]
+    return [
+        Cell(kind, size, "bfloat16", "rte", dropout)
+        for size, (kind, dropout) in itertools.product(GPU_SIZES, kinds)
+    ]
+
+
 def grid() -> list[Cell]:
-    """All cells, those of the targets first."""
+    """All cells of a CPU, those of the targets first."""
     sizes, dtypes, tasks = ("small", "base"), ("float32", "bfloat16"), ("rte", "boolq", "sst2")
     training = [
         Cell("training", size, dtype, task, dropout)

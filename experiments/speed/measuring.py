@@ -109,8 +109,16 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def report(result: dict, device: str) -> None:
-    """Prints the result with the versions, for the driver."""
+def report(result: dict, device: str, device_bytes: int | None = None) -> None:
+    """Prints the result with the versions, for the driver.
+
+    Args:
+      result: see `measure`.
+      device: what computed, 'cpu' or the name of a GPU.
+      device_bytes: the most memory that was in use on a GPU, which counts there.
+    """
+    if device_bytes is not None:
+        result = result | {"peak_bytes": device_bytes}
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

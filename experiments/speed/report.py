@@ -30,12 +30,14 @@ def cell_words(one: Compared) -> str:
 
 
 def machine(hardware: str) -> str:
-    """A short name of a CPU.
+    """A short name of a CPU or GPU.
 
     >>> machine('Intel(R) Xeon(R) Processor, 2 cores'), machine('AMD EPYC, 2 cores')
     ('Xeon', 'EPYC')
+    >>> machine('NVIDIA H100 80GB HBM3')
+    'H100'
     """
-    known = [name for name in ("Xeon", "EPYC") if name in hardware]
+    known = [name for name in ("Xeon", "EPYC", "H100", "H200") if name in hardware]
     return known[0] if known else hardware.partition(",")[0]
 
 
@@ -60,14 +62,16 @@ def verdict(one: Compared) -> str:
     """The ratio and the one aimed for."""
     if one.ratio is None:
         return "–"
-    wanted = summary.target(one.cell)
+    wanted = summary.target(one.cell, one.hardware)
+    if wanted is None:
+        return f"{one.ratio:.2f} | –"
     return f"{one.ratio:.2f}{'' if one.ratio >= wanted else ' (missed)'} | {wanted:g}"
 
 
 def table(compared: Sequence[Compared], other: str) -> list[str]:
     """A table of one kind of work; the other side's fastest variant counts."""
     lines = [
-        "| size | precision | text | dropout | CPU | jax | ours | "
+        "| size | precision | text | dropout | device | jax | ours | "
         + other
         + " | by | ratio | target "
         "| GB, ours | GB, " + other + " | first step, ours | " + other + " |",
@@ -203,9 +207,9 @@ def draw(compared: Sequence[Compared], path: Path) -> None:
         names = [cell_words(one).replace(" | ", ", ") for one in shown]
         names = [name.replace(", 0.1,", ", dropout,").replace(", 0, ", ", ") for name in names]
         axis.barh(names, [one.ratio for one in shown], color="tab:blue", height=0.7)
-        axis.plot(
-            [summary.target(one.cell) for one in shown], names, "|", color="black", markersize=10
-        )
+        for one, name in zip(shown, names, strict=True):
+            if wanted := summary.target(one.cell, one.hardware):
+                axis.plot(wanted, name, "|", color="black", markersize=10)
         axis.axvline(1, color="grey", linewidth=0.8)
         axis.set_title(KINDS[kind], fontsize=9)
         axis.tick_params(labelsize=7)

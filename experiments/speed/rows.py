@@ -56,13 +56,15 @@ def make(cell: Cell, side: Side, number: int, result: dict) -> dict:
         "examples_per_step": cell.examples_per_step,
         "error": None,
         **result,
-        "hardware": hardware(),
+        "hardware": hardware(result.get("device", "cpu")),
         "commit": commit(),
     }
 
 
-def hardware() -> str:
-    """The CPU and the cores that this process may use."""
+def hardware(device: str = "cpu") -> str:
+    """The name of an accelerator, or the CPU and the cores that this process may use."""
+    if device != "cpu":
+        return device
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     info = Path("/proc/cpuinfo")
     names = [] if not info.exists() else info.read_text(encoding="utf-8").splitlines()

@@ -42,15 +42,16 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--seconds", default=60.0, type=float, help="after which a process begins no more steps")
     add("--limit", default=420.0, type=float, help="seconds after which a process has failed")
     add("--wrap", default="", help="command that every worker is run by, such as 'taskset -c 0,1'")
+    add("--gpu", action="store_true", help="the cells of a GPU instead of those of a CPU")
     add("--list", action="store_true", help="print the cells that would be measured")
     return parser.parse_args(arguments)
 
 
-def chosen_cells(only: Sequence[str]) -> list[Cell]:
+def chosen_cells(only: Sequence[str], grid: Sequence[Cell]) -> list[Cell]:
     """The cells whose names contain all of the texts."""
-    found = [cell for cell in cells.grid() if all(text in cell.name for text in only)]
+    found = [cell for cell in grid if all(text in cell.name for text in only)]
     if not found:
-        names = "\n".join(cell.name for cell in cells.grid())
+        names = "\n".join(cell.name for cell in grid)
         raise ValueError(f"No cell's name contains all of {list(only)}. The cells are\n{names}")
     return found
 
@@ -58,11 +59,12 @@ def chosen_cells(only: Sequence[str]) -> list[Cell]:
 def missing(options: argparse.Namespace) -> list[tuple[Cell, int, Side]]:
     """What has no row yet, in the order of measuring: the sides of a round follow each other."""
     done = rows.finished(rows.read(options.rows))
+    grid = cells.gpu() if options.gpu else cells.grid()
     wanted = [
         (cell, number, side)
-        for cell in chosen_cells(options.only)
+        for cell in chosen_cells(options.only, grid)
         for number in range(options.rounds)
-        for side in cells.SIDES[cell.against]
+        for side in cells.sides(cell, gpu=options.gpu)
         if not options.sides or {side.name, f"{side.name}/{side.variant}"} & {*options.sides}
         if side.python != "newest" or options.newest_python
     ]

@@ -81,7 +81,7 @@ def compare(rows: Sequence[dict], against: str) -> list[Compared]:
         if ours and others:
             others.sort(key=lambda one: -one.speed)
             found.append(Compared(cell, hardware, ours, others, variants))
-    order = [cell.name for cell in cells.grid()]
+    order = [cell.name for cell in cells.grid() + cells.gpu()]
     return sorted(found, key=lambda one: order.index(one.cell.name))
 
 
@@ -101,8 +101,10 @@ def _measured(rows: Sequence[dict], common: int) -> Measured:
     )  # fmt: skip
 
 
-def target(cell: Cell) -> float | None:
-    """The ratio that is aimed for."""
+def target(cell: Cell, hardware: str) -> float | None:
+    """The ratio that is aimed for; on a GPU there is none."""
+    if "cores" not in hardware:
+        return None
     if cell.against == "t5x":
         return T5X_TARGETS[cell.task]
     if cell.fixed:

@@ -27,6 +27,7 @@ PARTS = (
     "gin/methods/prompt_tuning.gin",
     "gin/runs/run.gin",
 )
+VARIANTS = {"cudnn": {"Run.attention": "cudnn"}, "no-remat": {"Run.remat": "none"}}
 
 
 def make_run(job: Job) -> Run:
@@ -47,6 +48,7 @@ def make_run(job: Job) -> Run:
         "Run.eval_batch_size": EVAL_ROWS,
         "Run.eval_examples": EVAL_EXAMPLES,
         "Run.pad_to_full_length": cell.fixed,
+        **VARIANTS.get(job.variant, {}),
     }
     return pt.load_run(files, **settings)
 
@@ -120,7 +122,9 @@ def main() -> None:
         write_tokens(run, job)
         return
     steps = steps_of(run, job.cell.kind, job.steps)
-    report(measure(steps, job), jax.devices()[0].device_kind)
+    result, device = measure(steps, job), jax.devices()[0]
+    memory = device.memory_stats() or {}  # a CPU has none
+    report(result, device.device_kind, memory.get("peak_bytes_in_use"))
 
 
 if __name__ == "__main__":

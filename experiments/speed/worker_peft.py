@@ -19,6 +19,8 @@ from prompt_tuning import huge_pages
 SIZES = {
     "small": {"d_model": 512, "d_ff": 1024, "num_layers": 8, "num_heads": 6},
     "base": {"d_model": 768, "d_ff": 2048, "num_layers": 12, "num_heads": 12},
+    "large": {"d_model": 1024, "d_ff": 2816, "num_layers": 24, "num_heads": 16},
+    "xl": {"d_model": 2048, "d_ff": 5120, "num_layers": 24, "num_heads": 32},
 }
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -37,11 +39,12 @@ def make_model(cell: Cell, variant: str):
         eos_token_id=1,
         **SIZES[cell.size],
     )
-    model = T5ForConditionalGeneration(config).to(DEVICE, getattr(torch, cell.dtype))
+    with torch.device(DEVICE):
+        model = T5ForConditionalGeneration(config).to(getattr(torch, cell.dtype))
     prompt = PromptTuningConfig(
         task_type=TaskType.SEQ_2_SEQ_LM, num_virtual_tokens=PROMPT, num_transformer_submodules=1
     )
-    model = get_peft_model(model, prompt)
+    model = get_peft_model(model, prompt).to(DEVICE)
     if variant == "compile":
         model.base_model.encoder.compile(dynamic=True)
         model.base_model.decoder.compile(dynamic=True)
@@ -152,8 +155,11 @@ def main() -> None:
 
         steps = [step] * job.steps
     warm_up = None if job.variant == "compile" and job.cell.kind == "training" else 1
-    name = torch.cuda.get_device_name() if DEVICE == "cuda" else "cpu"
-    report(measure(steps, job, warm_up), name)
+    result = measure(steps, job, warm_up)
+    if DEVICE == "cpu":
+        report(result, "cpu")
+    else:
+        report(result, torch.cuda.get_device_name(), torch.cuda.max_memory_allocated())
 
 
 if __name__ == "__main__":

@@ -58,6 +58,32 @@ def test_a_row_is_not_measured_again_and_a_failure_in_no_round(tmp_path):
     ]  # fmt: skip
 
 
+def test_a_gpu_has_cells_and_sides_of_its_own(tmp_path):
+    assert {cell.size for cell in cells.gpu()} == {"small", "base", "large", "xl"}
+    assert {cell.dtype for cell in cells.gpu()} == {"bfloat16"}
+    rate = {"training/xl": 0.1, "training/small": 0, "rank/xl": 0}
+    of = {
+        text: [side.variant for side in cells.sides(cell, gpu=True)]
+        for cell in cells.gpu()
+        for text, dropout in rate.items()
+        if text in cell.name and cell.dropout == dropout
+    }
+    assert of == {
+        "training/xl": ["default", "eager", "no-remat", "compile"],
+        "training/small": ["default", "eager", "cudnn", "compile"],
+        "rank/xl": ["default", "eager", "cudnn", "compile"],
+    }
+    named = ["--vocabulary=v", "--gpu", "--only", "training/xl", "dropout0.1", "--rounds=1"]
+    todo = run.missing(run.parse([*named, f"--rows={tmp_path}/rows"]))
+    assert [side.variant for _, _, side in todo] == of["training/xl"]
+
+
+def test_a_row_of_a_gpu_names_it():
+    result = {"error": None, "seconds": [1.0], "device": "NVIDIA H100 80GB HBM3"}
+    assert rows.make(CELL, OURS, 0, result)["hardware"] == "NVIDIA H100 80GB HBM3"
+    assert "cores" in rows.make(CELL, OURS, 0, result | {"device": "cpu"})["hardware"]
+
+
 def test_a_line_cut_short_is_left_out_and_replaced(tmp_path):
     path = tmp_path / "rows"
     rows.append(path, row(number=0))
@@ -99,7 +125,7 @@ def test_the_driver_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys):
 
 def test_an_unknown_cell_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"contains all of \['huge'\].*\npeft/training/small/"):
-        run.chosen_cells(["huge"])
+        run.chosen_cells(["huge"], cells.grid())
 
 
 JOB = {
@@ -154,4 +180,6 @@ def test_a_result_names_the_versions(monkeypatch):
     measuring.report({"seconds": [1.0]}, "cpu")
     found = json.loads(printed.getvalue().removeprefix(measuring.MARK))
     assert found["device"] == "cpu"
+    measuring.report({"seconds": [1.0], "peak_bytes": 1}, "a GPU", 2)
+    assert json.loads(printed.getvalue().rpartition(measuring.MARK)[2])["peak_bytes"] == 2
     assert {"python", "jax", "numpy"} <= found["versions"].keys()

@@ -86,10 +86,13 @@ def test_rows_of_two_machines_are_not_compared_with_each_other():
 
 def test_targets_of_the_issue():
     bf16 = dataclasses.replace(RTE, dtype="bfloat16")
-    assert [summary.target(cell) for cell in (RTE, bf16)] == [2.0, 1.5]
-    assert summary.target(dataclasses.replace(bf16, fixed=True)) == 1.0
-    assert summary.target(dataclasses.replace(bf16, kind="rank")) == 2.0
-    assert {c.task: summary.target(c) for c in cells.against_t5x()} == {"multirc": 1.4, "rte": 4.0}
+    cpu = "a CPU, 2 cores"
+    assert [summary.target(cell, cpu) for cell in (RTE, bf16)] == [2.0, 1.5]
+    assert summary.target(dataclasses.replace(bf16, fixed=True), cpu) == 1.0
+    assert summary.target(dataclasses.replace(bf16, kind="rank"), cpu) == 2.0
+    of_t5x = {cell.task: summary.target(cell, cpu) for cell in cells.against_t5x()}
+    assert of_t5x == {"multirc": 1.4, "rte": 4.0}
+    assert summary.target(bf16, "NVIDIA H100 80GB HBM3") is None
 
 
 def stored_rows():
