@@ -190,7 +190,7 @@ def replace_between_marks(text: str, new: str) -> str:
 
 
 def draw(compared: Sequence[Compared], path: Path) -> None:
-    """Bars of our speed by peft's, one panel for each kind, with the targets as marks."""
+    """Bars of our speed by peft's on CPUs, one panel for each kind, with the targets as marks."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -207,9 +207,8 @@ def draw(compared: Sequence[Compared], path: Path) -> None:
         names = [cell_words(one).replace(" | ", ", ") for one in shown]
         names = [name.replace(", 0.1,", ", dropout,").replace(", 0, ", ", ") for name in names]
         axis.barh(names, [one.ratio for one in shown], color="tab:blue", height=0.7)
-        for one, name in zip(shown, names, strict=True):
-            if wanted := summary.target(one.cell, one.hardware):
-                axis.plot(wanted, name, "|", color="black", markersize=10)
+        targets = [summary.target(one.cell, one.hardware) for one in shown]
+        axis.plot(targets, names, "|", color="black", markersize=10)
         axis.axvline(1, color="grey", linewidth=0.8)
         axis.set_title(KINDS[kind], fontsize=9)
         axis.tick_params(labelsize=7)
@@ -230,8 +229,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stored = rows.read(options.rows)
     text = options.readme.read_text(encoding="utf-8")
     options.readme.write_text(replace_between_marks(text, markdown(stored)), encoding="utf-8")
-    if compared := with_newest(summary.compare(stored, "peft")):
-        draw(compared, options.figure)
+    compared = with_newest(summary.compare(stored, "peft"))
+    if on_cpus := [one for one in compared if summary.target(one.cell, one.hardware)]:
+        draw(on_cpus, options.figure)
     return 0
 
 
