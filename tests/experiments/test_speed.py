@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from experiments.speed import cells, flops, measuring, rows, run
+from experiments.speed import cells, flops, measuring, profile, rows, run
 from experiments.speed.cells import EAGER, OURS, Cell
 from prompt_tuning import config
 from prompt_tuning.planning.flops import dimensions
@@ -183,3 +183,14 @@ def test_a_result_names_the_versions(monkeypatch):
     measuring.report({"seconds": [1.0], "peak_bytes": 1}, "a GPU", 2)
     assert json.loads(printed.getvalue().rpartition(measuring.MARK)[2])["peak_bytes"] == 2
     assert {"python", "jax", "numpy"} <= found["versions"].keys()
+
+
+def test_a_profile_adds_up_operations_by_kind():
+    def event(name, microseconds):
+        return {"name": name, "dur": microseconds, "args": {"hlo_op": name}}
+
+    events = [event("dot.1", 2e6), event("ynn_fusion", 1e6), event("transpose.2", 1e6)]
+    events += [{"name": "a thread", "ph": "M", "args": {"name": "x"}}, {"name": "no arguments"}]
+    assert profile.table(events).splitlines()[2:] == [
+        "| products | 3.00 | 0.75 |", "| copies and transposes | 1.00 | 0.25 |",
+    ]  # fmt: skip
