@@ -20,6 +20,7 @@ _HOMES = {
     "train_run": "prompt_tuning.training.loop",
     "evaluate_run": "prompt_tuning.inference.evaluate",
     "infer_run": "prompt_tuning.inference.infer",
+    "ensemble_run": "prompt_tuning.inference.ensemble",
     "Greedy": "prompt_tuning.model.decoding",
     "Sample": "prompt_tuning.model.decoding",
     "BeamSearch": "prompt_tuning.model.decoding",

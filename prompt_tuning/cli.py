@@ -26,7 +26,7 @@ from prompt_tuning import (
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # a shell's exit code after SIGINT
-COMPUTES = ("train", "eval", "infer", "pretrain", "quickstart", "sweep")
+COMPUTES = ("train", "eval", "infer", "ensemble", "pretrain", "quickstart", "sweep")
 
 
 def script() -> int:
@@ -163,12 +163,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     infer.add_argument("--output", metavar="FILE", help="JSON lines; default: in INFER_OUTPUT_DIR")
     infer.set_defaults(command=_infer)
-    for command in (train, evaluate, infer):
+    ensemble = commands.add_parser("ensemble", help="evaluate several prompts, and their vote")
+    ensemble.add_argument(
+        "--prompts",
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help="prompts of one task, or the MODEL_DIRs of their runs",
+    )
+    ensemble.set_defaults(command=_ensemble)
+    for command in (train, evaluate, infer, ensemble):
         _add_gin_options(command)
-    for command in (evaluate, infer):
+    for command in (evaluate, infer, ensemble):
         command.add_argument(
             "--split", help="the split to use instead of the configured one", metavar="NAME"
         )
+    for command in (evaluate, infer):
         command.add_argument(
             "--allow_other_model",
             action="store_true",
@@ -362,6 +372,14 @@ def _infer(options) -> None:
     from prompt_tuning.inference.infer import infer_run
 
     infer_run(run, options.input, options.output)
+
+
+def _ensemble(options) -> None:
+    run = _load_run(options)
+    compilation_cache.use()
+    from prompt_tuning.inference.ensemble import ensemble_run
+
+    ensemble_run(run, options.prompts)
 
 
 def _tasks(options) -> None:

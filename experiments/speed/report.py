@@ -1,6 +1,7 @@
 """Writes the tables of README.md and the figure: `python -m experiments.speed.report`."""
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,13 +33,13 @@ def cell_words(one: Compared) -> str:
 def machine(hardware: str) -> str:
     """A short name of a CPU or GPU.
 
-    >>> machine('Intel(R) Xeon(R) Processor, 2 cores'), machine('AMD EPYC, 2 cores')
-    ('Xeon', 'EPYC')
+    >>> machine('Intel(R) Xeon(R) Processor, 2 cores'), machine('AMD EPYC 25/17, 2 cores')
+    ('Xeon', 'EPYC 25/17')
     >>> machine('NVIDIA H100 80GB HBM3')
     'H100'
     """
-    known = [name for name in ("Xeon", "EPYC", "H100", "H200") if name in hardware]
-    return known[0] if known else hardware.partition(",")[0]
+    found = re.search(r"(Xeon|EPYC|H100|H200)( \d+/\d+)?", hardware)
+    return found[0] if found else hardware.partition(",")[0]
 
 
 def speed(one: Measured) -> str:

@@ -62,14 +62,19 @@ def make(cell: Cell, side: Side, number: int, result: dict) -> dict:
 
 
 def hardware(device: str = "cpu") -> str:
-    """The name of an accelerator, or the CPU and the cores that this process may use."""
+    """The name of an accelerator, or the CPU and the cores that this process may use.
+
+    Family and model are part of it: several generations are called 'AMD EPYC'.
+    """
     if device != "cpu":
         return device
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     info = Path("/proc/cpuinfo")
-    names = [] if not info.exists() else info.read_text(encoding="utf-8").splitlines()
-    model = {line.split(":", 1)[1].strip() for line in names if line.startswith("model name")}
-    return f"{', '.join(sorted(model)) or platform.processor()}, {cores} cores"
+    lines = [] if not info.exists() else info.read_text(encoding="utf-8").splitlines()
+    found = dict(line.replace("\t", "").split(":", 1) for line in lines if ":" in line)
+    names = [found.get(name, "").strip() for name in ("model name", "cpu family", "model")]
+    name = f"{names[0]} {names[1]}/{names[2]}" if all(names) else platform.processor()
+    return f"{name}, {cores} cores"
 
 
 def commit() -> str:

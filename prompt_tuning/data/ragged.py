@@ -30,6 +30,17 @@ class Ragged:
         """Tokens of each row [N]."""
         return np.diff(self.starts)
 
+    def repeated(self, times: int) -> "Ragged":
+        """Each row several times, one after the other.
+
+        >>> Ragged.from_rows([np.array([5, 6]), np.array([7])]).repeated(2).padded(range(4), 2)
+        array([[5, 6],
+               [5, 6],
+               [7, 0],
+               [7, 0]], dtype=int32)
+        """
+        return Ragged.from_rows([self[row] for row in range(len(self)) for _ in range(times)])
+
     def padded(self, rows: Sequence[int], length: int) -> np.ndarray:
         """Stacks rows, padded with 0 to a length no row exceeds."""
         table = np.zeros((len(rows), length), np.int32)

@@ -21,6 +21,7 @@ from prompt_tuning.data.sorted_batches import in_order
 from prompt_tuning.inference import loading
 from prompt_tuning.inference.frozen import encode_labels
 from prompt_tuning.inference.input_batches import batches_for
+from prompt_tuning.inference.row_prompts import RowPrompts
 from prompt_tuning.model import decoding
 from prompt_tuning.model.transformer import Transformer
 from prompt_tuning.parallel import placing, processes
@@ -55,15 +56,33 @@ def predict(
     batch_size: int,
     seed: int = 0,
     pad_to_full_length: bool = False,
+    of_rows: RowPrompts | None = None,
 ) -> np.ndarray:
-    """Decodes every example, [N, L] ids; a sampling strategy draws from `seed`."""
+    """Decodes every example, [N, L] ids.
+
+    Args:
+      model, params: see `decoding.generate`.
+      examples: N of them.
+      strategy: a sampling one draws from `seed`.
+      batch_size: rows decoded together.
+      seed: see `strategy`.
+      pad_to_full_length: see `batches_for`.
+      of_rows: the prompts of M N rows, the M of an example one after the other; None: the model
+        has one prompt, or none.
+
+    Returns:
+      What is decoded for each row, N of them or M N.
+    """
     inputs, length = examples.inputs, examples.lengths["inputs"]
+    if of_rows is not None:
+        inputs = inputs.repeated(len(of_rows.ids) // len(inputs))
     mesh = placing.mesh_of(params)
     batch_size = placing.fill(mesh, min(batch_size, len(inputs)))
     found = []
     for number, batch in enumerate(
         batches_for(model, inputs, batch_size, length, pad_to_full_length=pad_to_full_length)
     ):
+        batch = batch if of_rows is None else of_rows.added_to(batch)
         decoded = decoding.generate(
             model,
             params,
@@ -120,11 +139,8 @@ def measure_all(
     model: Transformer, params: Any, sets: Sequence[batches.Examples], run: Run
 ) -> Evaluated:
     """Decodes and measures every task of an evaluation."""
-    metrics: dict[str, float] = {}
     rank: dict[str, float] = {}
-    samples: dict[str, str] = {}
-    predictions: dict[str, list[str]] = {}
-    scores = []
+    predictions = []
     for examples in sets:
         ids = predict(
             model,
@@ -135,19 +151,34 @@ def measure_all(
             seed=run.seed,
             pad_to_full_length=run.pad_to_full_length,
         )
-        texts = evaluation.decode(examples.task, ids)
-        measured = evaluation.measure(examples, texts)
-        prefix = f"{examples.task.name}/" if len(sets) > 1 else ""
-        metrics |= {prefix + name: value for name, value in measured.metrics.items()}
-        samples |= {prefix + name: text for name, text in measured.samples.items()}
-        scores.append(evaluation.dev_score(measured.metrics))
-        predictions[examples.task.name] = texts
+        predictions.append(evaluation.decode(examples.task, ids))
         if run.eval_rank and examples.task.labels:
             found = rank_accuracy(
                 model, params, examples, run.eval_batch_size, run.pad_to_full_length
             )
-            rank[f"{prefix}rank_accuracy"] = found
-    return Evaluated(metrics, float(np.mean(scores)), rank, samples, predictions)
+            rank[f"{_prefix(sets, examples)}rank_accuracy"] = found
+    return measure_predictions(sets, predictions)._replace(rank=rank)
+
+
+def measure_predictions(
+    sets: Sequence[batches.Examples], predictions: Sequence[list[str]]
+) -> Evaluated:
+    """Measures the predictions for every task of an evaluation."""
+    metrics: dict[str, float] = {}
+    samples: dict[str, str] = {}
+    scores = []
+    for examples, texts in zip(sets, predictions, strict=True):
+        measured, prefix = evaluation.measure(examples, texts), _prefix(sets, examples)
+        metrics |= {prefix + name: value for name, value in measured.metrics.items()}
+        samples |= {prefix + name: text for name, text in measured.samples.items()}
+        scores.append(evaluation.dev_score(measured.metrics))
+    by_task = {examples.task.name: texts for examples, texts in zip(sets, predictions, strict=True)}
+    return Evaluated(metrics, float(np.mean(scores)), {}, samples, by_task)
+
+
+def _prefix(sets: Sequence[batches.Examples], examples: batches.Examples) -> str:
+    """What the names of a task's metrics begin with."""
+    return f"{examples.task.name}/" if len(sets) > 1 else ""
 
 
 def load_eval_sets(run: Run, task: TextTask | TextMixture) -> list[batches.Examples]:
@@ -218,14 +249,21 @@ def _write(
     text = json.dumps(summary, indent=2) + "\n"
     folders.replace_file(os.path.join(folder, "metrics.json"), text.encode())
     for examples in sets:
-        path = os.path.join(folder, "predictions", f"{examples.task.name}.jsonl")
-        lines = []
         texts = evaluated.predictions[examples.task.name]
-        for row, text in zip(examples.raw, texts, strict=True):
-            line = {
-                "input": as_text(row.get("inputs_pretokenized", "")),
-                "target": as_text(row["targets_pretokenized"]),
-                "prediction": text,
-            }
-            lines.append(json.dumps(line, ensure_ascii=False) + "\n")
-        folders.replace_file(path, "".join(lines).encode())
+        write_predictions(folder, examples, [{"prediction": text} for text in texts])
+
+
+def write_predictions(
+    folder: str, examples: batches.Examples, predicted: Sequence[dict[str, Any]]
+) -> None:
+    """Writes predictions/TASK.jsonl: each example, and what was predicted for it."""
+    path = os.path.join(folder, "predictions", f"{examples.task.name}.jsonl")
+    lines = []
+    for row, one in zip(examples.raw, predicted, strict=True):
+        line = {
+            "input": as_text(row.get("inputs_pretokenized", "")),
+            "target": as_text(row["targets_pretokenized"]),
+            **one,
+        }
+        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+    folders.replace_file(path, "".join(lines).encode())
