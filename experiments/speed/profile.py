@@ -1,7 +1,7 @@
 """Where the time of a cell goes: `python -m experiments.speed.profile CELL --data_dir ... `.
 
-Traces one step of ours with `jax.profiler` and adds up the time of XLA's operations by kind.
-Operations that run at the same time are all counted, so the sum may be more than the step took.
+Traces one step of ours with `jax.profiler` and adds up the time of XLA's operations by kind. Time
+in which several operations run at once is divided between them.
 
     python -m experiments.speed.profile peft/rank/small/bfloat16/rte/to512/dropout0 \\
         --data_dir build/speed/data --vocabulary spiece.model
@@ -62,15 +62,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def table(events: Sequence[dict]) -> str:
     """Seconds of each kind of operation, and its share of them all."""
-    seconds: collections.Counter = collections.Counter()
-    for event in events:
-        if "hlo_op" in event.get("args", {}):
-            seconds[kind(event["args"]["hlo_op"])] += event["dur"] / 1e6
+    seconds = shared_seconds([event for event in events if "hlo_op" in event.get("args", {})])
     total = sum(seconds.values())
     lines = ["| operations | seconds | share |", "| --- | ---: | ---: |"]
     for name, spent in seconds.most_common():
         lines.append(f"| {name} | {spent:.2f} | {spent / total:.2f} |")
     return "\n".join(lines)
+
+
+def shared_seconds(events: Sequence[dict]) -> collections.Counter:
+    """Seconds of each kind; time that n operations share counts 1/n for each."""
+    seconds: collections.Counter = collections.Counter()
+    moments = [(event["ts"], 1, number) for number, event in enumerate(events)]
+    moments += [(event["ts"] + event["dur"], 0, number) for number, event in enumerate(events)]
+    running: set[int] = set()
+    before = 0.0
+    for moment, begins, number in sorted(moments):
+        for each in running:
+            seconds[kind(events[each]["args"]["hlo_op"])] += (moment - before) / len(running) / 1e6
+        before = moment
+        (running.add if begins else running.discard)(number)
+    return seconds
 
 
 def kind(operation: str) -> str:

@@ -186,10 +186,11 @@ def test_a_result_names_the_versions(monkeypatch):
 
 
 def test_a_profile_adds_up_operations_by_kind():
-    def event(name, microseconds):
-        return {"name": name, "dur": microseconds, "args": {"hlo_op": name}}
+    def event(name, begin, seconds):
+        return {"ts": begin * 1e6, "dur": seconds * 1e6, "args": {"hlo_op": name}}
 
-    events = [event("dot.1", 2e6), event("ynn_fusion", 1e6), event("transpose.2", 1e6)]
+    # alone for 1 s, then with the transpose for 2 s; a pause; alone for 1 s
+    events = [event("dot.1", 0, 3), event("transpose.2", 1, 2), event("ynn_fusion", 5, 1)]
     events += [{"name": "a thread", "ph": "M", "args": {"name": "x"}}, {"name": "no arguments"}]
     assert profile.table(events).splitlines()[2:] == [
         "| products | 3.00 | 0.75 |", "| copies and transposes | 1.00 | 0.25 |",
