@@ -5,10 +5,12 @@ python -m experiments.plan.report
 
 from pathlib import Path
 
-from experiments.plan.run import FOLDER, ROWS, SIZES, SLICES, read
+import numpy as np
+
+from experiments.plan.run import ROWS, SIZES, SLICES, read
 from prompt_tuning.planning.chips import GIB
 
-README = FOLDER / "README.md"
+README = Path(__file__).with_name("README.md")
 BEGIN, END = "<!-- table: written by report.py -->", "<!-- /table -->"
 HEADER = (
     "| size | slice | chips | data x model | GiB a device, of usable | arguments | temporaries "
@@ -51,12 +53,21 @@ def _line(row: dict) -> str:
         "yes" if row["fits"] else "no",
         row["largest_batch"] or "",
         f"{row['compile_seconds']:.0f}",
-        f"{row['step_seconds']:.3f}",
+        digits(row["step_seconds"]),
         row["bound"],
-        f"{hours:.2f}",
-        f"{hours * row['chips']:.1f}",
+        digits(hours),
+        digits(hours * row["chips"]),
     ]
     return f"| {' | '.join(map(str, cells))} |"
+
+
+def digits(number: float) -> str:
+    """Three significant digits.
+
+    >>> digits(0.744123), digits(0.0000834267), digits(24.8)
+    ('0.744', '0.0000834', '24.8')
+    """
+    return np.format_float_positional(number, precision=3, fractional=False, trim="-")
 
 
 def main(readme: Path = README, rows: Path = ROWS) -> int:
