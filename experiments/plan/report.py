@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.plan.run import ROWS, SIZES, SLICES, read
+from experiments.speed.report import replace_between_marks
 from prompt_tuning.planning.chips import GIB
 
 README = Path(__file__).with_name("README.md")
@@ -73,11 +74,8 @@ def digits(number: float) -> str:
 def main(readme: Path = README, rows: Path = ROWS) -> int:
     """Replaces the table."""
     text = readme.read_text(encoding="utf-8")
-    before, mark, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (mark and end):
-        raise ValueError(f"{readme} must have the lines {BEGIN} and {END}.")
-    readme.write_text(f"{before}{BEGIN}\n\n{table(read(rows))}\n\n{END}{after}", encoding="utf-8")
+    text = replace_between_marks(text, table(read(rows)), BEGIN, END)
+    readme.write_text(text, encoding="utf-8")
     return 0
 
 

@@ -177,17 +177,17 @@ def markdown(stored: Sequence[dict]) -> str:
     return "\n".join(lines)
 
 
-def replace_between_marks(text: str, new: str) -> str:
+def replace_between_marks(text: str, new: str, begin: str = BEGIN, end: str = END) -> str:
     """Puts the tables between the marks.
 
     Raises:
       ValueError: a mark is missing.
     """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"README.md must have the lines {BEGIN!r} and {END!r}, in this order.")
-    return f"{before}{BEGIN}\n\n{new}\n\n{END}{after}"
+    before, has_begin, rest = text.partition(begin)
+    _, has_end, after = rest.partition(end)
+    if not (has_begin and has_end):
+        raise ValueError(f"README.md must have the lines {begin!r} and {end!r}, in this order.")
+    return f"{before}{begin}\n\n{new}\n\n{end}{after}"
 
 
 def draw(compared: Sequence[Compared], path: Path) -> None:

@@ -21,7 +21,6 @@ from typing import NamedTuple
 import numpy as np
 
 from prompt_tuning import folders, paths
-from prompt_tuning.data import evaluation
 from prompt_tuning.data.batches import Examples
 from prompt_tuning.inference import evaluate, loading
 from prompt_tuning.inference.evaluate import Evaluated
@@ -141,17 +140,7 @@ def all_votes(
     """
     model, params, lengths = t5.with_prompts(prompts)
     each = np.tile(np.arange(len(prompts), dtype=np.int32), len(examples))
-    ids = evaluate.predict(
-        model,
-        params,
-        examples,
-        strategy=run.decoding,
-        batch_size=run.eval_batch_size,
-        seed=run.seed,
-        pad_to_full_length=run.pad_to_full_length,
-        of_rows=RowPrompts(each, lengths),
-    )
-    texts = evaluation.decode(examples.task, ids)
+    texts = evaluate.predict_texts(model, params, examples, run, RowPrompts(each, lengths))
     return [texts[start : start + len(prompts)] for start in range(0, len(texts), len(prompts))]
 
 
@@ -187,5 +176,8 @@ def _write(
     text = json.dumps(summary, indent=2) + "\n"
     folders.replace_file(os.path.join(folder, "metrics.json"), text.encode())
     for examples, rows in zip(sets, votes, strict=True):
-        lines = [{"prediction": majority(row), "votes": row} for row in rows]
+        answers = found.ensemble.predictions[examples.task.name]
+        lines = [
+            {"prediction": answer, "votes": row} for answer, row in zip(answers, rows, strict=True)
+        ]
         evaluate.write_predictions(folder, examples, lines)

@@ -96,6 +96,27 @@ def predict(
     return in_order(found)
 
 
+def predict_texts(
+    model: Transformer,
+    params: Any,
+    examples: batches.Examples,
+    run: Run,
+    of_rows: RowPrompts | None = None,
+) -> list[str]:
+    """The texts of `predict`, with the settings of a run."""
+    ids = predict(
+        model,
+        params,
+        examples,
+        strategy=run.decoding,
+        batch_size=run.eval_batch_size,
+        seed=run.seed,
+        pad_to_full_length=run.pad_to_full_length,
+        of_rows=of_rows,
+    )
+    return evaluation.decode(examples.task, ids)
+
+
 def rank_accuracy(
     model: Transformer,
     params: Any,
@@ -142,16 +163,7 @@ def measure_all(
     rank: dict[str, float] = {}
     predictions = []
     for examples in sets:
-        ids = predict(
-            model,
-            params,
-            examples,
-            strategy=run.decoding,
-            batch_size=run.eval_batch_size,
-            seed=run.seed,
-            pad_to_full_length=run.pad_to_full_length,
-        )
-        predictions.append(evaluation.decode(examples.task, ids))
+        predictions.append(predict_texts(model, params, examples, run))
         if run.eval_rank and examples.task.labels:
             found = rank_accuracy(
                 model, params, examples, run.eval_batch_size, run.pad_to_full_length
