@@ -55,6 +55,7 @@ setup(
         "numpy>=2.0,<3",
         "optax>=0.2.8,<0.3",
         "orbax-checkpoint>=0.12.8,<0.13",
+        "pandas>=3.0,<4",
         "protobuf>=6",
         "safetensors>=0.8,<1",
         "scipy>=1.15,<2",

@@ -283,7 +283,7 @@ def _add_sweep_commands(commands) -> None:
     run = actions.add_parser(
         "run", help="run what has no result yet; start it as often as there are devices"
     )
-    run.add_argument("file", help="such as experiments/pocket/sweep.toml")
+    run.add_argument("file", help="or its folder, such as experiments/pocket")
     run.add_argument("--shard", metavar="I/N", help="shard I of N, from 0: 0/2 and 1/2")
     run.add_argument("--only", action="append", default=[], metavar="AXIS=VALUE")
     run.add_argument(
@@ -303,8 +303,8 @@ def _add_sweep_commands(commands) -> None:
         help="train up to N runs at once that differ only in what trains, over one frozen model",
     )
     run.set_defaults(command=_sweep_run)
-    write = actions.add_parser("report", help="write the table and the figure")
-    write.add_argument("file")
+    write = actions.add_parser("report", help="write the tables, the figures and the page")
+    write.add_argument("file", help="or its folder")
     write.set_defaults(command=_sweep_report)
 
 

@@ -42,7 +42,8 @@ DOORS = {
     "transformers": {"nowhere"},
     "peft": {"nowhere"},
     "t5x": {"bridge"},
-    "matplotlib": {"training/plots.py", "sweeps/report.py"},
+    "matplotlib": {"training/plots.py", "sweeps/figure.py"},
+    "pandas": {f"sweeps/{name}.py" for name in ("figure", "page", "reference", "report", "table")},
 }
 
 

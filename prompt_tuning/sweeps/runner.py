@@ -246,9 +246,9 @@ class Worker:
         del self._pending[key]
         left = seconds_left(list(self._pending.values()), list(self._done.values()))
         remaining = progress.human_time(left / self._workers)
-        score = record["best"].get(self._sweep.report["score"], float("nan"))
+        score = record["best"].get(self._sweep.score, float("nan"))
         print(
-            f"{self._number()}  {key}  {self._sweep.report['score']} {score:.2f}  "
+            f"{self._number()}  {key}  {self._sweep.score} {score:.2f}  "
             f"{record['seconds']:.0f} s on {record['worker']}  ETA {remaining}",
             flush=True,
         )

@@ -42,7 +42,9 @@ def test_a_config_is_the_run_that_was_measured(done, task, method):
 
 
 def test_the_readme_has_the_table_of_the_results(done):
-    shown = report.markdown(SWEEP, list(done.values()))
+    records = list(done.values())
+    section = report.make(SWEEP, SWEEP.reports[0], records)
+    shown = report.markdown(SWEEP, section, records)
     folder = PROJECT / "experiments/pocket"
     assert (folder / "table.md").read_text() == shown
     assert shown.split("\n\n")[1] in (folder / "README.md").read_text()
