@@ -22,7 +22,8 @@ LAYERS = [
     {"config", "config_checks", "config_files", "config_runs", "config_types", "config_values"},
     {"api", "bridge", "sweeps"},
     {"quickstart", "planning"},
-    {"cli_files", "cli_errors", "cli_plan", "cli_processes", "compilation_cache", "huge_pages"},
+    {"compilation_cache", "huge_pages"},
+    {"cli_files", "cli_errors", "cli_plan", "cli_processes", "cli_sweep"},
     {"cli"},
     {"train"},
 ]

@@ -20,7 +20,6 @@ saved.
 """
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
@@ -29,7 +28,7 @@ import numpy as np
 
 from prompt_tuning import paths
 from prompt_tuning.data import batches
-from prompt_tuning.sweeps import attempt, grid, leases, resolved, results
+from prompt_tuning.sweeps import attempt, commands, grid, leases, resolved, results
 from prompt_tuning.training import progress
 
 POLLS = 36  # per lease, while there is nothing to do but to wait
@@ -201,7 +200,7 @@ class Worker:
         """Runs cells; returns how many were run to their end, by this worker."""
         cells = [cell for cell, _ in claimed]
         self._last_values = cells[-1].values
-        folders = [os.path.join(self._sweep.runs, cell.key) for cell in cells]
+        folders = [commands.folder(self._sweep, cell) for cell in cells]
         try:
             with contextlib.ExitStack() as stack:
                 for _, lease in claimed:
