@@ -14,12 +14,16 @@ def add_command(commands) -> None:
         "run", help="run what has no result yet; start it as often as there are devices"
     )
     run.set_defaults(command=_run)
+    status = actions.add_parser("status", help="what is done, running, failed and left")
+    status.set_defaults(command=_status)
     report = actions.add_parser("report", help="write the tables, the figures and the page")
     report.set_defaults(command=_report)
-    for action in (run, report):
+    for action in (run, status, report):
         action.add_argument("file", help="of the sweep, or its folder: experiments/pocket")
-    run.add_argument("--shard", metavar="I/N", help="shard I of N, from 0: 0/2 and 1/2")
-    run.add_argument("--only", action="append", default=[], metavar="AXIS=VALUE")
+    for action in (run, status):
+        action.add_argument("--shard", metavar="I/N", help="shard I of N, from 0: 0/2 and 1/2")
+        action.add_argument("--only", action="append", default=[], metavar="AXIS=VALUE")
+    run.add_argument("--retry_failed", action="store_true", help="also run what has failed before")
     run.add_argument(
         "--dry_run",
         action="store_true",
@@ -60,6 +64,7 @@ def _run(options: argparse.Namespace) -> None:
         keep=options.keep,
         lease_seconds=options.lease_seconds,
         together=options.together,
+        retry_failed=options.retry_failed,
     )
 
 
@@ -70,6 +75,12 @@ def _print_commands(options: argparse.Namespace) -> None:
     sweep = grid.read_sweep(options.file)
     cells = grid.select(sweep, options.shard, options.only)
     print("\n".join(planned.dry_run(sweep, cells, options.on or planned.SLICE)))
+
+
+def _status(options: argparse.Namespace) -> None:
+    from prompt_tuning.sweeps import status
+
+    print(status.read(options.file, options.shard, options.only))
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -9,8 +9,8 @@ over those of a worker that is not heard of any more. A run taken over is resume
 see the same folder of runs, and starts anew otherwise. The seconds of a result include the attempts
 before it, of a killed one until its last beat.
 
-A run that fails is recorded and the others continue. A failure that a worker finds when it starts
-is retried, one that happens later is not.
+A run that fails is recorded with its error and the others continue. It is not run again until a
+worker is started with --retry_failed, which takes what had failed by then.
 
 Runs of the same shape share compiled programs and loaded data, so that a run takes only the time
 of its steps; so a worker prefers the other seeds of what it ran last, and leaves those of another
@@ -24,11 +24,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-import numpy as np
-
 from prompt_tuning import paths
 from prompt_tuning.data import batches
-from prompt_tuning.sweeps import attempt, commands, grid, leases, resolved, results
+from prompt_tuning.sweeps import attempt, commands, estimates, grid, leases, resolved, results
 from prompt_tuning.training import progress
 
 POLLS = 36  # per lease, while there is nothing to do but to wait
@@ -43,6 +41,7 @@ def run_sweep(
     keep: str = "prompts",
     lease_seconds: float = leases.LEASE_SECONDS,
     together: int = 1,
+    retry_failed: bool = False,
 ) -> int:
     """Makes the runs of a sweep that have no result yet, together with other workers.
 
@@ -52,6 +51,7 @@ def run_sweep(
       keep: what is kept of a run's folder after it was measured, one of `attempt.KEPT`.
       lease_seconds: after how long without a sign of life others take over the run of this worker.
       together: how many runs are trained at once, at most, see `training/together.py`.
+      retry_failed: also run what has failed before.
 
     Returns:
       The number of runs made by this worker.
@@ -71,15 +71,15 @@ def run_sweep(
     results.check_models(sweep, done, left, loaded)
     print(f"{len(chosen):,} runs, {len(chosen) - len(left):,} of them done already")
     cells = leases.Cells(sweep.results, lease_seconds=lease_seconds)
-    worker = Worker(sweep, cells, keep, done, left, loaded, together)
+    worker = Worker(sweep, cells, keep, done, left, loaded, together, retry_failed)
     with batches.keep_loaded():
         made = worker.work()
-    if saved := compare_together(list(done.values())):
+    if saved := estimates.compare_together(list(done.values())):
         print(saved)
     if worker.failed:
         raise ValueError(
             f"{len(worker.failed)} of {len(left)} runs failed: {', '.join(worker.failed)}. Their "
-            f"output is in {sweep.runs}/RUN/{attempt.LOG}; the same command retries them."
+            f"output is in {sweep.runs}/RUN/{attempt.LOG}; --retry_failed runs them again."
         )
     return made
 
@@ -94,10 +94,10 @@ class Worker:
       done: the records of the runs that have a result, by key; new ones are added.
       left: the cells to work on.
       loaded: configurations loaded earlier; new ones are added.
-      together: see `run_sweep`.
+      together, retry_failed: see `run_sweep`.
 
     Attributes:
-      failed: the error of each run that failed since the worker began, by key.
+      failed: the error of each run that failed, by key; of those to be retried, again.
     """
 
     def __init__(
@@ -109,6 +109,7 @@ class Worker:
         left: Sequence[grid.Cell],
         loaded: resolved.Loaded,
         together: int = 1,
+        retry_failed: bool = False,
     ):
         self.failed: dict[str, str] = {}
         self._sweep = sweep
@@ -122,7 +123,7 @@ class Worker:
         self._workers = 1  # that are running
         self._last_values: Mapping[str, str] = {}
         self._others: dict[str, str] = {}  # who runs which cell, as printed last
-        found = cells.newest(self._pending)
+        found = cells.newest(self._pending) if retry_failed else {}
         self._retried = {key: entry.number for key, entry in found.items()}
 
     def work(self) -> int:
@@ -243,7 +244,7 @@ class Worker:
     def _note_done(self, key: str, record: results.Record) -> None:
         self._done[key] = record
         del self._pending[key]
-        left = seconds_left(list(self._pending.values()), list(self._done.values()))
+        left = estimates.seconds_left(list(self._pending.values()), list(self._done.values()))
         remaining = progress.human_time(left / self._workers)
         score = record["best"].get(self._sweep.score, float("nan"))
         print(
@@ -271,37 +272,3 @@ class Worker:
             seconds = entry.unchanged_seconds
             where += f", taken over from {entry.worker}, not heard of for {seconds:.0f} s"
         print(f"{key}  {where}", flush=True)
-
-
-def compare_together(done: Sequence[results.Record]) -> str | None:
-    """A line on what training runs together has saved; None if none were.
-
-    Compares with the most similar runs that were made alone.
-    """
-    joint = [record for record in done if "together" in record]
-    alone = [record for record in done if "together" not in record and record["best"].get("step")]
-    if not joint:
-        return None
-    took = sum(record["seconds"] for record in joint)
-    line = f"{len(joint)} runs were trained together, {took / len(joint):.0f} s each"
-    if not alone:
-        return f"{line}; none was made alone, to compare with"
-    similar = [_similar_seconds(record["values"], alone) for record in joint]
-    saved = sum(similar) - took
-    return (
-        f"{line}; similar ones alone took {np.mean(similar):.0f} s, {sum(similar) / took:.2f} "
-        f"times as long: {progress.human_time(abs(saved))} {'saved' if saved > 0 else 'lost'}"
-    )
-
-
-def _similar_seconds(values: Mapping[str, str], done: Sequence[results.Record]) -> float:
-    """The mean time of the runs that have the most values in common."""
-    alike = [sum(values[a] == record["values"].get(a) for a in values) for record in done]
-    return float(
-        np.mean([r["seconds"] for r, n in zip(done, alike, strict=True) if n == max(alike)])
-    )
-
-
-def seconds_left(cells: Sequence[grid.Cell], done: Sequence[results.Record]) -> float:
-    """Estimates how long runs will take: each as long as the most similar ones that are done."""
-    return sum(_similar_seconds(cell.values, done) for cell in cells) if done else 0.0
