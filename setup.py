@@ -57,6 +57,7 @@ setup(
         "orbax-checkpoint>=0.12.8,<0.13",
         "pandas>=3.0,<4",
         "protobuf>=6",
+        "rich>=14,<16",
         "safetensors>=0.8,<1",
         "scipy>=1.15,<2",
         "sentencepiece>=0.2.1,<0.3",

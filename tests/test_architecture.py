@@ -44,6 +44,7 @@ DOORS = {
     "peft": {"nowhere"},
     "t5x": {"bridge"},
     "matplotlib": {"training/plots.py", "sweeps/figure.py"},
+    "rich": {"sweeps/display.py"},
     "pandas": {f"sweeps/{name}.py" for name in ("figure", "page", "reference", "report", "table")},
 }
 

@@ -26,7 +26,16 @@ from typing import TypeVar
 
 from prompt_tuning import paths
 from prompt_tuning.data import batches
-from prompt_tuning.sweeps import attempt, commands, estimates, grid, leases, resolved, results
+from prompt_tuning.sweeps import (
+    attempt,
+    commands,
+    display,
+    estimates,
+    grid,
+    leases,
+    resolved,
+    results,
+)
 from prompt_tuning.training import progress
 
 POLLS = 36  # per lease, while there is nothing to do but to wait
@@ -123,20 +132,41 @@ class Worker:
         self._workers = 1  # that are running
         self._last_values: Mapping[str, str] = {}
         self._others: dict[str, str] = {}  # who runs which cell, as printed last
+        self._mine: dict[str, display.Mine] = {}
+        self._busy: dict[str, str] = {}  # who runs which cell, as seen last
+        self._finished: list[tuple[str, float, float]] = []  # newest first
+        self._ends_at: float | None = None
+        self._display = display.choose(self.snapshot, cells.worker)
         found = cells.newest(self._pending) if retry_failed else {}
         self._retried = {key: entry.number for key, entry in found.items()}
 
     def work(self) -> int:
         """Works until every cell has a result or has failed; returns how many were run here."""
         made = 0
-        while True:
-            claimed = self._patiently(self._next)
-            if claimed:
-                made += self._attempt(claimed)
-            elif not self._pending:
-                return made
-            else:
-                self._sleep()
+        with self._display:
+            while True:
+                claimed = self._patiently(self._next)
+                if claimed:
+                    made += self._attempt(claimed)
+                elif not self._pending:
+                    return made
+                else:
+                    self._sleep()
+
+    def snapshot(self) -> display.Snapshot:
+        """What is known now, for the table; another thread asks."""
+        failed = len(self.failed)
+        left = None if self._ends_at is None else max(0.0, self._ends_at - time.monotonic())
+        return display.Snapshot(
+            total=self._total,
+            done=self._total - len(self._pending) - failed,
+            failed=failed,
+            mine=dict(self._mine),
+            others=dict(self._busy),
+            finished=list(self._finished),
+            score=self._sweep.score,
+            seconds_left=left,
+        )
 
     def _patiently(self, call: Callable[[], Found]) -> Found:
         """Asks a bucket again that cannot be reached for a while."""
@@ -154,7 +184,7 @@ class Worker:
         entries = self._look()
         claimed = self._claim(entries)
         if not claimed:
-            self._print_others(entries)
+            self._print_others()
         return claimed
 
     def _sleep(self) -> None:
@@ -171,8 +201,8 @@ class Worker:
         for key, entry in entries.items():
             if entry.state == "failed" and entry.number > self._retried.get(key, 0):
                 self._note_failed(key, entry.content["error"], entry.worker)
-        running = {entry.worker for entry in entries.values() if not entry.is_free}
-        self._workers = len(running) + 1
+        self._busy = {key: entry.worker for key, entry in entries.items() if not entry.is_free}
+        self._workers = len(set(self._busy.values())) + 1
         return {key: entry for key, entry in entries.items() if key in self._pending}
 
     def _claim(self, entries: Mapping[str, leases.Entry]) -> list[tuple[grid.Cell, leases.Lease]]:
@@ -202,11 +232,14 @@ class Worker:
         cells = [cell for cell, _ in claimed]
         self._last_values = cells[-1].values
         folders = [commands.folder(self._sweep, cell) for cell in cells]
+        self._mine = self._begun(cells, folders)
         try:
             with contextlib.ExitStack() as stack:
                 for _, lease in claimed:
                     stack.enter_context(lease.kept())
-                records = attempt.make(cells, folders, self._cells.lease_seconds)
+                records = attempt.make(
+                    cells, folders, self._cells.lease_seconds, self._sweep.forgetting_task
+                )
         except leases.LeaseLost:
             for cell, lease in claimed:
                 if lease.lost or not lease.end("stopped"):
@@ -216,8 +249,17 @@ class Worker:
             for _, lease in claimed:
                 lease.end("stopped")
             raise
+        finally:
+            self._mine = {}
         ended = zip(cells, [lease for _, lease in claimed], folders, records, strict=True)
         return sum([self._end(*one) for one in ended])
+
+    def _begun(self, cells: Sequence[grid.Cell], folders: Sequence[str]) -> dict[str, display.Mine]:
+        runs, now = resolved.load_runs(cells, self._loaded), time.monotonic()
+        return {
+            cell.key: display.Mine(folder, runs[cell.key].train_steps * cell.train, now)
+            for cell, folder in zip(cells, folders, strict=True)
+        }
 
     def _end(self, cell: grid.Cell, lease: leases.Lease, folder: str, record: dict) -> bool:
         """Ends an attempt; returns whether the cell was still this worker's."""
@@ -234,33 +276,34 @@ class Worker:
         attempt.tidy(folder, self._keep)
         return True
 
-    def _print_others(self, entries: Mapping[str, leases.Entry]) -> None:
-        running = {key: entry.worker for key, entry in entries.items() if not entry.is_free}
+    def _print_others(self) -> None:
+        running = self._busy
         if running and running != self._others:
             listed = ", ".join(f"{key} (on {worker})" for key, worker in running.items())
-            print(f"waiting for {len(running):,} runs of other workers: {listed}", flush=True)
+            self._display.say(f"waiting for {len(running):,} runs of other workers: {listed}")
             self._others = running
 
     def _note_done(self, key: str, record: results.Record) -> None:
         self._done[key] = record
         del self._pending[key]
         left = estimates.seconds_left(list(self._pending.values()), list(self._done.values()))
+        self._ends_at = time.monotonic() + left / self._workers
         remaining = progress.human_time(left / self._workers)
         score = record["best"].get(self._sweep.score, float("nan"))
-        print(
+        self._finished = [(key, score, record["seconds"]), *self._finished][: display.LAST]
+        self._display.say(
             f"{self._number()}  {key}  {self._sweep.score} {score:.2f}  "
-            f"{record['seconds']:.0f} s on {record['worker']}  ETA {remaining}",
-            flush=True,
+            f"{record['seconds']:.0f} s on {record['worker']}  ETA {remaining}"
         )
 
     def _note_failed(self, key: str, error: str, worker: str) -> None:
         self.failed[key] = error
         del self._pending[key]
-        print(f"{self._number()}  {key}  FAILED on {worker}: {error}", flush=True)
+        self._display.say(f"{self._number()}  {key}  FAILED on {worker}: {error}")
 
     def _note_lost(self, key: str) -> bool:
         worker = self._cells.worker
-        print(f"{key}  LOST on {worker}: not heard of for too long, another has it", flush=True)
+        self._display.say(f"{key}  LOST on {worker}: not heard of for too long, another has it")
         return False
 
     def _number(self) -> str:
@@ -271,4 +314,4 @@ class Worker:
         if entry is not None and entry.state == "running":
             seconds = entry.unchanged_seconds
             where += f", taken over from {entry.worker}, not heard of for {seconds:.0f} s"
-        print(f"{key}  {where}", flush=True)
+        self._display.say(f"{key}  {where}")
