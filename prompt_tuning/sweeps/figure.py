@@ -130,7 +130,8 @@ def _paper_panels(report: Report, paper: pd.DataFrame) -> list[Any]:
     for key, part in groups:
         names = list(dict.fromkeys(part[report.x])) if report.x in part else []
         sizes = part.get("reference_parameters")
-        found = {} if sizes is None else dict(zip(part[report.x], sizes, strict=True))
+        has_sizes = sizes is not None and sizes.notna().all()
+        found = dict(zip(part[report.x], sizes, strict=True)) if has_sizes else {}
         title = _title(report, axes, key)
         if names:
             panels.append((f"{PAPER}: {title}" if title else PAPER, part, Places(names, found)))

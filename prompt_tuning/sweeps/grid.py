@@ -40,6 +40,7 @@ weights, seed by seed; a seed that one of them lacks is left out. More of the re
     split = "level"           the scores of each level of difficulty, which make an axis 'level'
     reference = "FILE.csv"    values to print beside ours, see `reference.py`; default:
                               reference.csv beside the sweep, if there is one
+    digits = 3                after the point of a score; default: 1
     comparable = true         they were measured on the same models and data, so that the
                               difference means something
 

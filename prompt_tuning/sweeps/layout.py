@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 LEVEL = "level"  # the axis that `split` adds
+DEV_SCORE = "dev_score"
 KEYS = {
-    "name", "score", "panels", "x", "lines", "rows", "average", "overall", "split", "reference",
-    "comparable",
+    "name", "score", "digits", "panels", "x", "lines", "rows", "average", "overall", "split",
+    "reference", "comparable",
 }  # fmt: skip
 TEXTS = ("name", "score", "panels", "x", "lines", "overall", "split", "reference")
 
@@ -23,6 +24,7 @@ class Report:
     Attributes:
       score: what is reported, a name in a record's 'best' or in the record itself.
       x: the axis from left to right.
+      digits: of a score, after the point.
       panels, lines: the axes of the panels and of the lines, if there are any.
       rows: axes that make further rows of the table, and further panels of the figure.
       average: axes that are averaged over.
@@ -35,6 +37,7 @@ class Report:
 
     score: str
     x: str
+    digits: int = 1
     panels: str | None = None
     lines: str | None = None
     rows: tuple[str, ...] = ()
@@ -44,6 +47,11 @@ class Report:
     reference: str | None = None
     comparable: bool = False
     name: str | None = None
+
+    @property
+    def has_floor(self) -> bool:
+        """Whether the score of a constant answer, which a record has, is one of this score."""
+        return self.score == DEV_SCORE and self.split is None
 
     @property
     def row_axes(self) -> list[str]:
@@ -135,5 +143,7 @@ def _check_types(where: str, found: Mapping[str, Any]) -> None:
             raise ValueError(f"{where}: {key} is a list of axes; got {found[key]!r}.")
     if type(found.get("comparable", False)) is not bool:
         raise ValueError(f"{where}: comparable is true or false; got {found['comparable']!r}.")
+    if type(found.get("digits", 1)) is not int or found.get("digits", 1) < 0:
+        raise ValueError(f"{where}: digits is a whole number; got {found['digits']!r}.")
     if not re.fullmatch(r"\w+", found.get("name", "a")):
         raise ValueError(f"{where}: name is letters, digits and '_'; got {found['name']!r}.")

@@ -18,7 +18,7 @@ import pandas as pd
 
 from prompt_tuning.checkpoints import shared_files
 from prompt_tuning.sweeps import figure, grid, page, reference, results, table
-from prompt_tuning.sweeps.layout import Report
+from prompt_tuning.sweeps.layout import LEVEL, Report
 
 PAGE = "report.html"
 COSTS = "What a run took: means over the runs of a row."
@@ -91,9 +91,14 @@ def make(sweep: grid.Sweep, report: Report, records: Sequence[Mapping[str, Any]]
       ValueError: see `reference.read`.
     """
     found = table.runs(report, records)
+    names = table.value_names(sweep, found)
+    if report.split and not names.get(LEVEL):
+        raise ValueError(
+            f"{sweep.path}, [report] splits by {LEVEL}, but no result has levels: the rows of its "
+            f"tasks need the feature {LEVEL!r}."
+        )
     values = reference.read(sweep, report)
     rows = table.summary(sweep, report, found, values)
-    names = table.value_names(sweep, found)
     columns = names[report.lines] if report.lines else [report.score]
     paper = None if values is None else table.unmatched(sweep, report, found, values)
     notes = "" if values is None else _notes(report, values)
@@ -112,7 +117,7 @@ def _sizes(report: Report, found: pd.DataFrame) -> dict[str, float]:
 
 
 def _notes(report: Report, values: pd.DataFrame) -> str:
-    text = f"Columns 'paper' are reference values, with their source: {reference.legend(values)}."
+    text = f"Reference values, 'paper', with their source: {reference.legend(values)}."
     return text if report.comparable else f"{text} {NOT_COMPARABLE}"
 
 

@@ -14,6 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from prompt_tuning.sweeps import grid
@@ -42,6 +43,7 @@ def runs(report: Report, records: Sequence[Record]) -> pd.DataFrame:
     for record in records:
         about = {**record["values"], "seed": record["seed"]}
         about |= {name: _number(record, name) for name in NUMBERS}
+        about["floor"] = about["floor"] if report.has_floor else math.nan
         scores = [({}, _number(record, report.score))]
         if report.split:
             scores = [({LEVEL: level}, x) for level, x in record.get("levels", {}).items()]
@@ -50,7 +52,7 @@ def runs(report: Report, records: Sequence[Record]) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=columns)
     numbers = [*NUMBERS, "score"]
     frame[numbers] = frame[numbers].astype(float)
-    return frame[frame["score"].map(math.isfinite)].reset_index(drop=True)
+    return frame[np.isfinite(frame["score"])].reset_index(drop=True)
 
 
 def _number(record: Record, name: str) -> float:
@@ -157,8 +159,10 @@ def shown(report: Report, rows: pd.DataFrame, columns: Sequence[str]) -> pd.Data
         by_line = {row[lines]: row for _, row in group.iterrows()}
         row = dict(zip(report.row_axes, place, strict=True))
         for name in columns:
-            row |= _line_texts(name, by_line.get(name), _has_reference(rows, lines, name))
-        row[FLOOR] = _text(group["floor"].mean(), ".1f")
+            has_reference = _has_reference(rows, lines, name)
+            row |= _line_texts(name, by_line.get(name), has_reference, report.digits)
+        if report.has_floor:
+            row[FLOOR] = _text(group["floor"].mean(), f".{report.digits}f")
         texts.append(row)
     return pd.DataFrame(texts, dtype=object)
 
@@ -167,17 +171,21 @@ def _has_reference(rows: pd.DataFrame, lines: str, name: str) -> bool:
     return "reference" in rows and rows.loc[rows[lines] == name, "reference"].notna().any()
 
 
-def _line_texts(name: str, row: pd.Series | None, has_reference: bool) -> dict[str, str]:
+def _line_texts(
+    name: str, row: pd.Series | None, has_reference: bool, digits: int
+) -> dict[str, str]:
     """The cells of a line: ours, and the reference and the difference if there are any."""
-    texts = {name: MISSING if row is None else mean_text(row["mean"], row["std"], row["n"])}
+    texts = {name: MISSING if row is None else mean_text(row["mean"], row["std"], row["n"], digits)}
     if has_reference:
         missing = row is None or pd.isna(row["reference"])
         texts[f"{name}, paper"] = MISSING if missing else reference_text(row)
-        texts[f"{name}, difference"] = MISSING if missing else _text(row["difference"], "+.1f")
+        texts[f"{name}, difference"] = (
+            MISSING if missing else _text(row["difference"], f"+.{digits}f")
+        )
     return texts
 
 
-def mean_text(mean: float, std: float, n: int) -> str:
+def mean_text(mean: float, std: float, n: int, digits: int = 1) -> str:
     """A mean over seeds.
 
     >>> mean_text(91.25, 0.81, 3), mean_text(91.25, math.nan, 1), mean_text(math.nan, math.nan, 0)
@@ -185,7 +193,8 @@ def mean_text(mean: float, std: float, n: int) -> str:
     """
     if math.isnan(mean):
         return MISSING
-    return f"{mean:.1f}{'' if math.isnan(std) else f' ± {std:.1f}'} ({n})"
+    spread = "" if math.isnan(std) else f" ± {std:.{digits}f}"
+    return f"{mean:.{digits}f}{spread} ({n})"
 
 
 def reference_text(row: Mapping[str, Any]) -> str:

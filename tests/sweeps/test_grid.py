@@ -147,6 +147,7 @@ def test_unknown_names_are_refused(sweep_file, shard, only, message):
         ('lines = "method"', 'split = "task"', "split is 'level', which adds an axis of that name"),
         ('lines = "method"', "lines = 3", "[report]: lines is a text; got 3."),
         ('lines = "method"', "comparable = 1", "comparable is true or false; got 1."),
+        ('lines = "method"', "digits = 1.5", "digits is a whole number; got 1.5."),
         ('lines = "method"', "columns = 3", "[report] has the unknown key 'columns'"),
         ('x = "size"', "", "[report] lacks 'x'"),
         ("[axes.task.awful]", "[[report]]\n[axes.task.awful]", "cannot be read"),

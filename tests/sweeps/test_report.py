@@ -178,8 +178,37 @@ def test_several_reports(results):
     others = ["table_cost.md", "table_cost.csv", "figure_cost.png", "figure_cost.svg"]
     assert paths == [*FILES[:4], *others, "report.html"]
     table = (results.parent / "table_cost.md").read_text().splitlines()
-    assert table[2] == "| method | size | seconds | majority |"
+    assert table[2] == "| method | size | seconds |"
     assert "<h2>cost</h2>" in (results.parent / "report.html").read_text()
+
+
+def test_a_split_needs_levels(results):
+    results.write_text(results.read_text().replace('x = "size"', 'x = "size"\nsplit = "level"'))
+    with pytest.raises(ValueError, match="splits by level, but no result has levels: the rows of"):
+        report.write_report(str(results))
+
+
+def test_levels_have_panels(results):
+    lines = [
+        json.loads(line) for line in (results.parent / "results.jsonl").read_text().split("\n")[:-1]
+    ]
+    for line in lines[:-2]:
+        line["levels"] = {"1": 90.0, "2": 40.0}
+    (results.parent / "results.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    results.write_text(results.read_text().replace('x = "size"', 'x = "size"\nsplit = "level"'))
+    report.write_report(str(results))
+    table = (results.parent / "table.md").read_text()
+    assert "| task | level | size | frozen | prompt | model |" in table
+    assert "| awful | 2 | a | 40.0 (1) | 40.0 ± 0.0 (2) | – |" in table
+
+
+def test_all_runs_diverged(results):
+    (results.parent / "results.jsonl").write_text(
+        (results.parent / "results.jsonl").read_text().splitlines()[-2] + "\n"
+    )
+    report.write_report(str(results))
+    table = (results.parent / "table.md").read_text()
+    assert "| awful | a | – | – | – | – |" in table
 
 
 def test_reference_values_beside_ours_and_of_other_sizes(results, monkeypatch):

@@ -117,6 +117,13 @@ def test_other_numbers_can_be_the_score(tmp_path):
         if r["n"]
     ]
     assert row["mean"] == 90.0
+    assert math.isnan(row["floor"])  # that of the dev score
+
+
+def test_digits(tmp_path):
+    sweep, report = read(tmp_path, REPORT + "digits = 3")
+    rows = table.summary(sweep, report, table.runs(report, [record("sea", "cb", "1", 0, 0.25)]))
+    assert list(table.shown(report, rows, ["cb", "rte"]).iloc[3])[:3] == ["sea", "1", "0.250 (1)"]
 
 
 def test_costs_name_what_was_measured_alone(tmp_path):
