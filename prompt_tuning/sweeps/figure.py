@@ -141,14 +141,14 @@ def _paper_panels(report: Report, paper: pd.DataFrame) -> list[Any]:
 def _draw_panel(axes, report: Report, title: str, rows: pd.DataFrame, places: Places, styles):
     for name, (colour, marker, dashes) in styles.items():
         line = rows[rows[report.lines] == name] if report.lines in rows else rows
-        line = line[line["mean"].notna() & line[report.x].isin(places.of)]
+        line = line[line[report.x].isin(places.of)]  # a missing one breaks the line
         x, mean = line[report.x].map(places.of).to_numpy(), line["mean"].to_numpy()
         spread = line["std"].fillna(0.0).to_numpy()
         axes.plot(
             x, mean, color=colour, marker=marker, linestyle=dashes, label=name,
             markersize=5, markeredgecolor="white", markeredgewidth=0.5,
         )  # fmt: skip
-        if len(x) > 1:
+        if line["mean"].count() > 1:
             axes.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
         else:
             axes.errorbar(x, mean, yerr=spread, color=colour, capsize=3, linestyle="none")
@@ -158,6 +158,7 @@ def _draw_panel(axes, report: Report, title: str, rows: pd.DataFrame, places: Pl
         axes.set_xscale("log")
     axes.set_xticks([*places.of.values()], [*places.of], minor=False)
     axes.minorticks_off()
+    axes.tick_params(axis="x", labelsize=8)
     axes.set_title(title)
     axes.grid(alpha=0.3)
 
