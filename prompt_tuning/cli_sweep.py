@@ -19,7 +19,7 @@ def add_command(commands) -> None:
     report = actions.add_parser("report", help="write the tables, the figures and the page")
     report.set_defaults(command=_report)
     for action in (run, status, report):
-        action.add_argument("file", help="of the sweep, or its folder: experiments/pocket")
+        action.add_argument("file", help="of the sweep, or its folder: experiments/figure1_scale")
     for action in (run, status):
         action.add_argument("--shard", metavar="I/N", help="shard I of N, from 0: 0/2 and 1/2")
         action.add_argument("--only", action="append", default=[], metavar="AXIS=VALUE")

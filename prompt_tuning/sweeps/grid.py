@@ -19,6 +19,10 @@
     [axes.task.boolq]                              one value of the axis 'task'
     gin_files = ["gin/tasks/pocket_boolq.gin"]
 
+    [axes.size]                                    short for [axes.size.xs] and [axes.size.s]
+    values = ["xs", "s"]
+    gin_files = ["gin/models/pocket_{}.gin"]       {} is the name of the value
+
     [axes.method.frozen]
     gin_files = ["gin/methods/prompt_tuning.gin"]
     bindings = ["Run.prompt_length = None"]
@@ -251,7 +255,7 @@ def _cells(found: Mapping[str, Any], axes: Mapping[str, tuple[Value, ...]], excl
 
 def _values(path: str, axis: str, values: Mapping[str, Any]) -> tuple[Value, ...]:
     found = []
-    for name, settings in values.items():
+    for name, settings in _one_by_one(f"{path}, [axes.{axis}]", values).items():
         where = f"{path}, [axes.{axis}.{name}]"
         if not re.fullmatch(r"[\w.]+", name):
             raise ValueError(f"{where}: a value's name is letters, digits, '_' and '.'.")
@@ -261,6 +265,20 @@ def _values(path: str, axis: str, values: Mapping[str, Any]) -> tuple[Value, ...
         kept = {key: tuple(x) if isinstance(x, list) else x for key, x in settings.items()}
         found.append(Value(name, **kept))
     return tuple(found)
+
+
+def _one_by_one(where: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Writes the short form of an axis, with a list of values, as a table for each value."""
+    if not isinstance(values.get("values"), list):
+        return values
+    _check_keys(where, values, {"values", *VALUE_KEYS})
+    own = {key: x for key, x in values.items() if key != "values"}
+
+    def of(name: str) -> dict[str, Any]:
+        texts = {key: own[key] for key in ("gin_files", "bindings") if key in own}
+        return own | {key: [one.replace("{}", name) for one in x] for key, x in texts.items()}
+
+    return {str(name): of(str(name)) for name in values["values"]}
 
 
 def _check_keys(where: str, found: Mapping[str, Any], known: set[str], required=frozenset()):
