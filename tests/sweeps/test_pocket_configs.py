@@ -1,4 +1,4 @@
-"""The README of experiments/figure1_scale and configs/pocket/*_tuning.gin state the measured scores."""
+"""experiments/figure1_scale and configs/pocket/*_tuning.gin state the measured scores."""
 
 import dataclasses
 import re
