@@ -23,6 +23,7 @@ MACROS = {
     "PROMPT_TEXT": "text whose embeddings initialise the prompt",
     "CLASS_LABELS": "label strings for class-label initialisation",
     "PROMPT_FILE": "saved prompt to evaluate or to start from",
+    "SHOTS": "solved examples in the input, in prompt design",
     "CHECKPOINT_PATH": "checkpoint that t5x.eval and t5x.infer restore",
     "USE_CACHED_TASKS": "whether T5X reads tasks cached by seqio",
     "MODEL": "T5X's model, set by gin/t5x/model.gin",

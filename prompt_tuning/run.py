@@ -15,7 +15,8 @@ from typing import Any
 import optax
 
 from prompt_tuning import paths
-from prompt_tuning.methods import of_run
+from prompt_tuning.data.text_prompts import TextPrompt
+from prompt_tuning.methods import model_tuning, of_run
 from prompt_tuning.methods.method import Method
 from prompt_tuning.model import compute, quantization
 from prompt_tuning.model.decoding import Greedy, Strategy
@@ -90,6 +91,9 @@ class Run:
       decoding: how predictions are decoded, see `model/decoding.py`.
       eval_rank: also measure how often the likeliest class label is the right one (rank
         classification); it is not part of the dev score.
+      text_prompt: an instruction and solved examples written in front of each input, see
+        `data/text_prompts.py`; for a model of which nothing trains, in `eval` only. Class labels
+        are then predicted by rank classification.
       num_decodes: predictions that `infer` writes for one input.
       eval_output_dir, infer_output_dir: where `eval` and `infer` write
         [EVAL_OUTPUT_DIR], [INFER_OUTPUT_DIR]; None is inside the model_dir.
@@ -153,6 +157,7 @@ class Run:
     early_stopping: int | None = None
     decoding: Strategy = Greedy()
     eval_rank: bool = False
+    text_prompt: TextPrompt | None = None
     num_decodes: int = 1
     eval_output_dir: str | None = None
     infer_output_dir: str | None = None
@@ -207,6 +212,7 @@ class Run:
             _require(name, getattr(self, name), "True or False", lambda x: isinstance(x, bool))
         _check_compute(self)
         _check_profile_steps(self)
+        _check_text_prompt(self)
         if self.mesh is not None:
             check_axes("MESH", self.mesh)
         expected = "a strategy, such as @Greedy() with parentheses"
@@ -340,6 +346,19 @@ def _check_profile_steps(run: Run) -> None:
         raise ValueError(
             "Run.profile_steps writes a trace to MODEL_DIR, which must be local for it; got "
             f"{run.model_dir!r}."
+        )
+
+
+def _check_text_prompt(run: Run) -> None:
+    expected = "a prompt in words, such as @TextPrompt() with parentheses"
+    _require(
+        "text_prompt", run.text_prompt, expected, lambda x: isinstance(x, TextPrompt), optional=True
+    )
+    method = run.method
+    if run.text_prompt is not None and (method.trainable or method.kind != model_tuning.KIND):
+        raise ValueError(
+            f"Run.text_prompt is for a model of which nothing trains, and Run.method is "
+            f"{method.kind}; use gin/methods/prompt_design.gin in place of another method."
         )
 
 

@@ -234,6 +234,7 @@ FIELDS = {
     "early_stopping": "1",
     "decoding": "@Sample()",
     "eval_rank": "True",
+    "text_prompt": "@TextPrompt()",
     "num_decodes": "2",
     "eval_output_dir": "'o'",
     "infer_output_dir": "'i'",
@@ -246,7 +247,11 @@ FIELDS = {
     "profile_steps": "(1, 2)",
     "mesh": "{'data': 2, 'model': 1}",
 }
-ALSO = {"optimizer": ["sgd.learning_rate=0.5"], "checkpoint_steps": ["Run.trainable=['.*']"]}
+ALSO = {
+    "optimizer": ["sgd.learning_rate=0.5"],
+    "checkpoint_steps": ["Run.trainable=['.*']"],
+    "text_prompt": ["Run.prompt_length=None", "TextPrompt.shots=2"],
+}
 
 
 def test_every_field_is_tried():
