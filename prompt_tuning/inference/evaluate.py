@@ -187,7 +187,7 @@ def rank(
 def measure_all(
     model: Transformer, params: Any, sets: Sequence[batches.Examples], run: Run
 ) -> Evaluated:
-    """Predicts and measures every task of an evaluation: by decoding, with a text prompt by rank."""
+    """Predicts and measures every task of an evaluation: decoded, or ranked for a text prompt."""
     rank_scores: dict[str, float] = {}
     predictions = []
     for examples in sets:

@@ -1,4 +1,4 @@
-"""Tests of prompt design as a run: evaluated by rank, in a sweep, and refused where it has no place."""
+"""Tests of prompt design as a run: measured by rank, a cell of a sweep, refused elsewhere."""
 
 import dataclasses
 import json
