@@ -222,6 +222,7 @@ FIELDS = {
     "weight_decay_rate": "0.5",
     "train_steps": "5",
     "batch_size": "6",
+    "batch_tokens": "960",
     "label_smoothing": "0.25",
     "z_loss": "0.5",
     "loss_normalizing_factor": "3.0",
