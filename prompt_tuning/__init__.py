@@ -21,6 +21,7 @@ _HOMES = {
     "evaluate_run": "prompt_tuning.inference.evaluate",
     "infer_run": "prompt_tuning.inference.infer",
     "ensemble_run": "prompt_tuning.inference.ensemble",
+    "explain_prompt": "prompt_tuning.prompts.explain",
     "Greedy": "prompt_tuning.model.decoding",
     "Sample": "prompt_tuning.model.decoding",
     "BeamSearch": "prompt_tuning.model.decoding",

@@ -32,20 +32,32 @@ def _at_least(text: str, least: int) -> int:
 
 
 def add_prompt_commands(commands) -> None:
-    """Adds `prompt show | export | import`."""
-    prompt = commands.add_parser("prompt", help="show a prompt file, or convert it to or from peft")
+    """Adds `prompt show | explain | export | import`."""
+    prompt = commands.add_parser(
+        "prompt", help="show or explain a prompt file, or convert it to or from peft"
+    )
     actions = prompt.add_subparsers(required=True, metavar="ACTION")
     show = actions.add_parser("show", help="print shape, norm, range, origin and nearest pieces")
     show.add_argument("path")
     show.add_argument("--checkpoint", help="of the frozen model, for the nearest vocabulary pieces")
-    show.add_argument(
-        "--vocabulary",
-        choices=("t5", "mt5", "byt5", "pocket"),
-        help="default: pocket for a pocket model, t5 otherwise",
-    )
-    show.add_argument("--vocabulary_file", help="sentencepiece model on disk")
-    show.add_argument("--count", type=count, default=5, help="pieces per position, by cosine")
+    _add_vocabulary_options(show)
     show.set_defaults(command=_prompt_show)
+    explain = actions.add_parser(
+        "explain", help="compare it with the vocabulary and with random prompts"
+    )
+    explain.add_argument("path")
+    explain.add_argument("--checkpoint", required=True, help="of the frozen model")
+    _add_vocabulary_options(explain)
+    explain.add_argument(
+        "--labels",
+        nargs="+",
+        default=[],
+        metavar="LABEL",
+        help="the class labels that positions 0, 1, ... started at",
+    )
+    explain.add_argument("--seed", type=step, default=0, help="of the random prompts")
+    explain.add_argument("--format", choices=("text", "json"), default="text")
+    explain.set_defaults(command=_prompt_explain)
     export = actions.add_parser("export", help="prompt file -> peft adapter")
     export.add_argument("path", help="the prompt file")
     export.add_argument("folder", help="new folder; PeftModel.from_pretrained loads it")
@@ -58,6 +70,16 @@ def add_prompt_commands(commands) -> None:
     take.add_argument("folder", help="with adapter_config.json and adapter_model.safetensors")
     take.add_argument("path", help="NAME; NAME.safetensors and NAME.npy are written")
     take.set_defaults(command=_prompt_import)
+
+
+def _add_vocabulary_options(action) -> None:
+    action.add_argument(
+        "--vocabulary",
+        choices=("t5", "mt5", "byt5", "pocket"),
+        help="default: pocket for a pocket model, t5 otherwise",
+    )
+    action.add_argument("--vocabulary_file", help="sentencepiece model on disk")
+    action.add_argument("--count", type=count, default=5, help="pieces per position, by cosine")
 
 
 def add_checkpoint_commands(commands) -> None:
@@ -100,19 +122,51 @@ def _prompt_show(options) -> None:
 
 
 def _print_nearest_pieces(options) -> None:
-    from prompt_tuning.checkpoints import checkpoint
-    from prompt_tuning.data import vocabularies
-    from prompt_tuning.model.transformer import EMBEDDING_PATH
     from prompt_tuning.prompts import files, show
 
     prompt = files.read_prompt(options.path).prompt
-    family = options.vocabulary or checkpoint.family_of_name(options.checkpoint) or "t5"
-    pieces = vocabularies.get(family, options.vocabulary_file).pieces()
-    table = checkpoint.read_variable(options.checkpoint, EMBEDDING_PATH)
-    found = show.nearest(prompt, table[: len(pieces)], options.count)
+    vocabulary, table = _vocabulary_and_table(options)
+    pieces = vocabulary.pieces()
+    found = show.nearest(prompt, table, options.count)
     for position, row in enumerate(found):
         listed = "  ".join(f"{pieces[token]} {cosine:.3f}" for token, cosine in row)
         print(f"{position:4}  {listed}")
+
+
+def _vocabulary_and_table(options):
+    """The vocabulary of the frozen model, and the embedding of each of its pieces."""
+    from prompt_tuning.checkpoints import checkpoint
+    from prompt_tuning.data import vocabularies
+    from prompt_tuning.model.transformer import EMBEDDING_PATH
+
+    family = options.vocabulary or checkpoint.family_of_name(options.checkpoint) or "t5"
+    vocabulary = vocabularies.get(family, options.vocabulary_file)
+    table = checkpoint.read_variable(options.checkpoint, EMBEDDING_PATH)
+    return vocabulary, table[: len(vocabulary.pieces())]
+
+
+def _prompt_explain(options) -> None:
+    import json
+
+    from prompt_tuning.data import labels
+    from prompt_tuning.prompts import explain, files
+
+    prompt = files.read_prompt(options.path).prompt
+    vocabulary, table = _vocabulary_and_table(options)
+    tokenize = labels.tokenizer(vocabulary)
+    found = explain.explain_prompt(
+        prompt,
+        table,
+        vocabulary.pieces(),
+        labels=options.labels,
+        label_ids=[tokenize(label) for label in options.labels],
+        count=options.count,
+        seed=options.seed,
+    )
+    if options.format == "json":
+        print(json.dumps(found.as_json(), indent=2, ensure_ascii=False))
+    else:
+        print(found.as_text())
 
 
 def _prompt_export(options) -> None:

@@ -25,6 +25,7 @@ import gin
 from prompt_tuning import config_checks, config_files, config_runs, config_values
 from prompt_tuning.config_files import Reference, Statement, roots
 from prompt_tuning.config_values import Bindings, Names, Thing
+from prompt_tuning.data.text_prompts import TextPrompt
 from prompt_tuning.methods import of_run
 from prompt_tuning.methods.model_tuning import model_tuning
 from prompt_tuning.methods.prompt_tuning import prompt_tuning
@@ -45,6 +46,7 @@ CONFIGURABLES = (
     decoding.BeamSearch,
     prompt_tuning,
     model_tuning,
+    TextPrompt,
     initializers.from_random_uniform,
     initializers.from_sampled_vocabulary,
     initializers.from_class_labels,

@@ -15,7 +15,8 @@ from typing import Any
 import optax
 
 from prompt_tuning import paths
-from prompt_tuning.methods import of_run
+from prompt_tuning.data.text_prompts import TextPrompt
+from prompt_tuning.methods import model_tuning, of_run
 from prompt_tuning.methods.method import Method
 from prompt_tuning.model import compute, quantization
 from prompt_tuning.model.decoding import Greedy, Strategy
@@ -26,6 +27,13 @@ from prompt_tuning.prompts.initializers import from_class_labels
 from prompt_tuning.prompts.prompt import POSITIONS
 
 RANDOM_WEIGHTS = "random"
+OPTIONAL_COUNTS = (
+    "batch_size",
+    "batch_tokens",
+    "eval_examples",
+    "early_stopping",
+    "microbatch_rows",
+)
 PARAM_DTYPES = (*DTYPES, *quantization.KINDS)
 PATHS = (  # fields that hold one, local or gs://
     "initial_checkpoint_path",
@@ -38,6 +46,7 @@ PATHS = (  # fields that hold one, local or gs://
     "infer_output_dir",
 )
 AS_METHOD: Any = "as Run.method says"
+BATCH_SIZE = 32  # where neither BATCH_SIZE nor BATCH_TOKENS is set
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,7 +83,11 @@ class Run:
       optimizer: makes the optimizer.
       weight_decay_rate: share of each trained parameter that every step subtracts, as in T5X not
         multiplied by the learning rate. (AdamW has its own weight decay as well.)
-      train_steps, batch_size: [TRAIN_STEPS], [BATCH_SIZE].
+      train_steps: [TRAIN_STEPS].
+      batch_size: examples of a step [BATCH_SIZE]; None is 32, or what `batch_tokens` makes.
+      batch_tokens: the batch in tokens instead [BATCH_TOKENS]: as many examples as there are times
+        the longer of `task_feature_lengths` in it, as in Mesh TensorFlow, rounded down to a
+        multiple of the mesh's `data`.
       label_smoothing, z_loss, loss_normalizing_factor: see `losses.py`
         [LOSS_NORMALIZING_FACTOR].
       seed: of the prompt, the order of examples and dropout [RANDOM_SEED].
@@ -90,6 +103,9 @@ class Run:
       decoding: how predictions are decoded, see `model/decoding.py`.
       eval_rank: also measure how often the likeliest class label is the right one (rank
         classification); it is not part of the dev score.
+      text_prompt: an instruction and solved examples written in front of each input, see
+        `data/text_prompts.py`; for a model of which nothing trains, in `eval` only. Class labels
+        are then predicted by rank classification.
       num_decodes: predictions that `infer` writes for one input.
       eval_output_dir, infer_output_dir: where `eval` and `infer` write
         [EVAL_OUTPUT_DIR], [INFER_OUTPUT_DIR]; None is inside the model_dir.
@@ -108,8 +124,8 @@ class Run:
       mesh: devices that split the rows of a batch, and that split the model, such as {'data': 4,
         'model': 2} [MESH], see `parallel/mesh.py`; None chooses. A run may resume on another one.
       config_text: the resolved configuration, kept beside what the run writes.
-      resolved: what `method` and the four fields that repeat its settings were resolved to;
-        `dataclasses.replace` passes it on, so that changed ones are detected.
+      resolved: what `method`, the four fields that repeat its settings and `batch_size` were
+        resolved to; `dataclasses.replace` passes it on, so that changed ones are detected.
 
     Raises:
       ValueError: a field is of the wrong kind or out of its range.
@@ -139,7 +155,8 @@ class Run:
     optimizer: Callable[[], optax.GradientTransformation]
     weight_decay_rate: float = 0.0
     train_steps: int = 30_000
-    batch_size: int = 32
+    batch_size: int | None = None
+    batch_tokens: int | None = None
     label_smoothing: float = 0.0
     z_loss: float = 1e-4
     loss_normalizing_factor: float | str | None = None
@@ -153,6 +170,7 @@ class Run:
     early_stopping: int | None = None
     decoding: Strategy = Greedy()
     eval_rank: bool = False
+    text_prompt: TextPrompt | None = None
     num_decodes: int = 1
     eval_output_dir: str | None = None
     infer_output_dir: str | None = None
@@ -179,9 +197,9 @@ class Run:
             _require(name, getattr(self, name), "some text or None", _is_text, optional=True)
         for name in PATHS:
             _expand(self, name)
-        for name in ("train_steps", "batch_size", "eval_period", "eval_batch_size", "num_decodes"):
+        for name in ("train_steps", "eval_period", "eval_batch_size", "num_decodes"):
             _require(name, getattr(self, name), "a whole number, 1 or more", _is_count)
-        for name in ("eval_examples", "early_stopping", "microbatch_rows"):
+        for name in OPTIONAL_COUNTS:
             value = getattr(self, name)
             _require(name, value, "a whole number, 1 or more, or None", _is_count, optional=True)
         _check_checkpoint_steps(self)
@@ -205,10 +223,12 @@ class Run:
         _require("optimizer", self.optimizer, expected, callable)
         for name in ("eval_rank", "allow_other_model", "pad_to_full_length", "packing"):
             _require(name, getattr(self, name), "True or False", lambda x: isinstance(x, bool))
-        _check_compute(self)
-        _check_profile_steps(self)
         if self.mesh is not None:
             check_axes("MESH", self.mesh)
+        _resolve_batch(self)
+        _check_compute(self)
+        _check_profile_steps(self)
+        _check_text_prompt(self)
         expected = "a strategy, such as @Greedy() with parentheses"
         _require("decoding", self.decoding, expected, _is_strategy)
 
@@ -301,7 +321,30 @@ def _resolve_method(run: Run) -> None:
     resolved = {"method": method, **defaults, **known, **of_run.fields(method)}
     for name, value in resolved.items():
         object.__setattr__(run, name, value)
+    if "batch_size" in (run.resolved or {}):
+        resolved["batch_size"] = run.resolved["batch_size"]
     object.__setattr__(run, "resolved", resolved)
+
+
+def _resolve_batch(run: Run) -> None:
+    """Makes `batch_size` a number of examples."""
+    size, tokens = run.batch_size, run.batch_tokens
+    if tokens is not None:
+        if size not in (None, run.resolved.get("batch_size")):
+            raise ValueError(
+                f"BATCH_SIZE counts examples and BATCH_TOKENS tokens, and both are set, to {size} "
+                f"and {tokens:,}; set one of them to None."
+            )
+        longest = max(run.task_feature_lengths.values())
+        data = 1 if run.mesh is None else run.mesh["data"]
+        size = tokens // longest // data * data
+        if not size:
+            raise ValueError(
+                f"BATCH_TOKENS, {tokens:,}, is less than {data} x {longest:,} tokens, one example "
+                "for each device that splits a batch; raise it."
+            )
+    object.__setattr__(run, "batch_size", size or BATCH_SIZE)
+    run.resolved["batch_size"] = run.batch_size
 
 
 def _check_checkpoint_steps(run: Run) -> None:
@@ -340,6 +383,19 @@ def _check_profile_steps(run: Run) -> None:
         raise ValueError(
             "Run.profile_steps writes a trace to MODEL_DIR, which must be local for it; got "
             f"{run.model_dir!r}."
+        )
+
+
+def _check_text_prompt(run: Run) -> None:
+    expected = "a prompt in words, such as @TextPrompt() with parentheses"
+    _require(
+        "text_prompt", run.text_prompt, expected, lambda x: isinstance(x, TextPrompt), optional=True
+    )
+    method = run.method
+    if run.text_prompt is not None and (method.trainable or method.kind != model_tuning.KIND):
+        raise ValueError(
+            f"Run.text_prompt is for a model of which nothing trains, and Run.method is "
+            f"{method.kind}; use gin/methods/prompt_design.gin in place of another method."
         )
 
 
@@ -403,6 +459,7 @@ MACRO_OF_FIELD = {
     "embedding_file": "EMBEDDING_FILE",
     "train_steps": "TRAIN_STEPS",
     "batch_size": "BATCH_SIZE",
+    "batch_tokens": "BATCH_TOKENS",
     "loss_normalizing_factor": "LOSS_NORMALIZING_FACTOR",
     "seed": "RANDOM_SEED",
     "eval_period": "EVAL_PERIOD",

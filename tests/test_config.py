@@ -222,6 +222,7 @@ FIELDS = {
     "weight_decay_rate": "0.5",
     "train_steps": "5",
     "batch_size": "6",
+    "batch_tokens": "960",
     "label_smoothing": "0.25",
     "z_loss": "0.5",
     "loss_normalizing_factor": "3.0",
@@ -234,6 +235,7 @@ FIELDS = {
     "early_stopping": "1",
     "decoding": "@Sample()",
     "eval_rank": "True",
+    "text_prompt": "@TextPrompt()",
     "num_decodes": "2",
     "eval_output_dir": "'o'",
     "infer_output_dir": "'i'",
@@ -246,7 +248,11 @@ FIELDS = {
     "profile_steps": "(1, 2)",
     "mesh": "{'data': 2, 'model': 1}",
 }
-ALSO = {"optimizer": ["sgd.learning_rate=0.5"], "checkpoint_steps": ["Run.trainable=['.*']"]}
+ALSO = {
+    "optimizer": ["sgd.learning_rate=0.5"],
+    "checkpoint_steps": ["Run.trainable=['.*']"],
+    "text_prompt": ["Run.prompt_length=None", "TextPrompt.shots=2"],
+}
 
 
 def test_every_field_is_tried():

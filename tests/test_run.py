@@ -34,7 +34,6 @@ def test_the_defaults_are_the_papers():
     """Lester et al. 2021, section 3."""
     default = {field.name: field.default for field in dataclasses.fields(Run)}
     assert default["train_steps"] == 30_000
-    assert default["batch_size"] == 32
     assert default["eval_period"] == 1_000
     assert (default["z_loss"], default["label_smoothing"]) == (1e-4, 0.0)
     assert default["loss_normalizing_factor"] is None
@@ -45,6 +44,7 @@ def test_the_defaults_are_the_papers():
         "prompt_tuning", 100, "prefix", (),
     )  # fmt: skip
     assert run.prompt_initializer is from_class_labels
+    assert run.batch_size == 32
 
 
 REFUSED = [
@@ -163,3 +163,54 @@ def test_a_field_that_the_method_does_not_have_is_refused():
 
 def test_every_macro_sets_a_field():
     assert {field.name for field in dataclasses.fields(Run)} >= MACRO_OF_FIELD.keys()
+
+
+LENGTHS = {"inputs": 512, "targets": 8}
+
+
+def in_tokens(tokens, **changes):
+    return Run(**{**REQUIRED, "task_feature_lengths": LENGTHS, "batch_tokens": tokens, **changes})
+
+
+def test_a_batch_in_tokens_counts_the_longer_of_the_two_lengths():
+    """2^16 / 512 = 128, as Mesh TensorFlow and the paper count; 2^20 of the multi-task model."""
+    assert in_tokens(2**16).batch_size == 128
+    assert in_tokens(2**20).batch_size == 2048
+    assert in_tokens(1000, task_feature_lengths={"inputs": 3, "targets": 300}).batch_size == 3
+    assert in_tokens(512).batch_size == 1
+
+
+def test_a_batch_in_tokens_can_be_split_over_the_devices():
+    """1000 / 24 = 41; 40 are ten for each of four devices."""
+    lengths = {"inputs": 24, "targets": 8}
+    mesh = {"data": 4, "model": 2}
+    assert in_tokens(1000, task_feature_lengths=lengths).batch_size == 41
+    assert in_tokens(1000, task_feature_lengths=lengths, mesh=mesh).batch_size == 40
+
+
+def test_a_batch_in_tokens_and_in_examples_is_refused():
+    expected = "both are set, to 32 and 65,536; set one of them to None"
+    with pytest.raises(ValueError, match=expected):
+        in_tokens(2**16, batch_size=32)
+    with pytest.raises(ValueError, match="both are set, to 64"):
+        dataclasses.replace(in_tokens(2**16), batch_size=64)
+
+
+def test_a_batch_in_tokens_follows_the_lengths_when_they_change():
+    run = in_tokens(2**16)
+    assert dataclasses.replace(run, seed=1).batch_size == 128
+    changed = dataclasses.replace(run, task_feature_lengths={"inputs": 256, "targets": 8})
+    assert changed.batch_size == 256
+    assert dataclasses.replace(run, batch_size=9, batch_tokens=None).batch_size == 9
+    assert dataclasses.replace(changed, batch_tokens=2**15).batch_size == 128
+
+
+def test_too_few_tokens_are_refused():
+    with pytest.raises(ValueError, match="511, is less than 1 x 512 tokens"):
+        in_tokens(511)
+    with pytest.raises(ValueError, match="1,024, is less than 4 x 512 tokens"):
+        in_tokens(1024, mesh={"data": 4, "model": 1})
+    with pytest.raises(
+        ValueError, match=r"Run.batch_tokens \(set by BATCH_TOKENS\) must be a whole"
+    ):
+        in_tokens(0)

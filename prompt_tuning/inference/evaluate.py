@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from prompt_tuning import folders, paths
-from prompt_tuning.data import batches, evaluation, labels
+from prompt_tuning.data import batches, evaluation, labels, prompt_design, text_prompts
 from prompt_tuning.data.postprocessors import as_text
 from prompt_tuning.data.registry import TextMixture, TextTask
 from prompt_tuning.data.sorted_batches import in_order
@@ -139,12 +139,47 @@ def rank_accuracy(
     Raises:
       ValueError: the task has no class labels.
     """
+    return share_right(
+        examples,
+        rank(model, params, examples, batch_size, pad_to_full_length=pad_to_full_length),
+    )
+
+
+def share_right(examples: batches.Examples, numbers: np.ndarray) -> float:
+    """Percentage of examples whose label has the given number; those without one are left out."""
+    right = [
+        number == labels.number_of(as_text(row["targets_pretokenized"]), examples.task.labels)
+        for number, row, is_labelled in zip(numbers, examples.raw, examples.labelled, strict=True)
+        if is_labelled
+    ]
+    return 100 * float(np.mean(right))
+
+
+def rank(
+    model: Transformer,
+    params: Any,
+    examples: batches.Examples,
+    batch_size: int,
+    *,
+    words: Sequence[str] | None = None,
+    pad_to_full_length: bool = False,
+) -> np.ndarray:
+    """The number of the likeliest class label for every example [N].
+
+    Args:
+      model, params, batch_size, pad_to_full_length: see `predict`.
+      examples: of a task with class labels.
+      words: a text for each label; None is the labels themselves.
+
+    Raises:
+      ValueError: the task has no class labels.
+    """
     task = examples.task
     if task.labels is None:
         raise ValueError(
             f"{task.name!r} has no class labels, so there is nothing to rank; take its own metrics."
         )
-    label_ids = encode_labels(task.vocabulary, task.labels)
+    label_ids = encode_labels(task.vocabulary, words or task.labels)
     inputs, length = examples.inputs, examples.lengths["inputs"]
     mesh = placing.mesh_of(params)
     batch_size = placing.fill(mesh, min(batch_size, len(inputs)))
@@ -154,30 +189,43 @@ def rank_accuracy(
     ):
         scores = decoding.rank(model, params, placing.rows(mesh, batch.tokens), label_ids)
         found.append((batch.rows, np.argmax(placing.gathered(mesh, scores), axis=1)))
-    right = [
-        number == labels.number_of(as_text(row["targets_pretokenized"]), task.labels)
-        for number, row, is_labelled in zip(
-            in_order(found), examples.raw, examples.labelled, strict=True
-        )
-        if is_labelled
-    ]
-    return 100 * float(np.mean(right))
+    return in_order(found)
 
 
 def measure_all(
     model: Transformer, params: Any, sets: Sequence[batches.Examples], run: Run
 ) -> Evaluated:
-    """Decodes and measures every task of an evaluation."""
-    rank: dict[str, float] = {}
+    """Predicts and measures every task of an evaluation: decoded, or ranked for a text prompt."""
+    rank_scores: dict[str, float] = {}
     predictions = []
     for examples in sets:
-        predictions.append(predict_texts(model, params, examples, run))
-        if run.eval_rank and examples.task.labels:
-            found = rank_accuracy(
-                model, params, examples, run.eval_batch_size, run.pad_to_full_length
-            )
-            rank[f"{_prefix(sets, examples)}rank_accuracy"] = found
-    return measure_predictions(sets, predictions)._replace(rank=rank)
+        known, numbers = examples.task.labels, None
+        if known and (run.eval_rank or run.text_prompt):
+            numbers = _ranked(model, params, examples, run)
+        if numbers is not None and run.eval_rank:
+            name = f"{_prefix(sets, examples)}rank_accuracy"
+            rank_scores[name] = share_right(examples, numbers)
+        if numbers is not None and run.text_prompt:
+            predictions.append([known[number] for number in numbers])
+        else:
+            predictions.append(predict_texts(model, params, examples, run))
+    return measure_predictions(sets, predictions)._replace(rank=rank_scores)
+
+
+def _ranked(model: Transformer, params: Any, examples: batches.Examples, run: Run) -> np.ndarray:
+    """`rank` with the settings of a run; a text prompt may have other words for the labels."""
+    words = None
+    if run.text_prompt is not None:
+        prompt = text_prompts.for_task(run.text_prompt, examples.task.info.member)
+        words = prompt.words(examples.task.labels)
+    return rank(
+        model,
+        params,
+        examples,
+        run.eval_batch_size,
+        words=words,
+        pad_to_full_length=run.pad_to_full_length,
+    )
 
 
 def measure_predictions(
@@ -235,6 +283,8 @@ def evaluate_run(run: Run) -> Evaluated:
     paths.check_folder(folder, "EVAL_OUTPUT_DIR")
     task = loading.prepare_task(run, trained=True)
     sets = load_eval_sets(run, task)
+    if run.text_prompt is not None:
+        sets = prompt_design.with_text_prompt(sets, task, run.text_prompt, seed=run.seed)
     for examples in sets:
         print(examples.report())
     _, model, params, what = loading.load_trained(run, task)

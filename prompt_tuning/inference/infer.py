@@ -142,6 +142,12 @@ def infer_run(run: Run, input_file: str | None = None, output_file: str | None =
       ValueError: an input, the prompt or the model cannot be read or does not fit; the output
         is the input.
     """
+    if run.text_prompt is not None:
+        raise ValueError(
+            "Run.text_prompt is written into the inputs by `prompt-tuning eval` alone, which also "
+            "writes the predictions; write the text into the inputs yourself, or leave out "
+            "gin/methods/prompt_design.gin."
+        )
     path = _output_path(run, input_file, output_file)
     task = loading.prepare_task(run, trained=True)
     if input_file is None:

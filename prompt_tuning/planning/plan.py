@@ -193,7 +193,7 @@ def largest_batch(
         tried = min(_tidy(int((usable - held) / per_row)), most)
         if tried <= best:
             break
-        changed = dataclasses.replace(run, batch_size=tried * data)
+        changed = dataclasses.replace(run, batch_size=tried * data, batch_tokens=None)
         found = compiling.compile_step(changed, chosen, target, compiled.axes)
         if found.fits(usable):
             best = tried

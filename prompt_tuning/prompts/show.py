@@ -62,14 +62,8 @@ def nearest(
     >>> nearest(np.array([[2.0, 0.1]]), np.array([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]), 2)
     [[(1, 0.9988), (2, 0.7415)]]
     """
-    if prompt.shape[1] != embeddings.shape[1]:
-        raise ValueError(
-            f"The prompt has width {prompt.shape[1]}, the embedding table {embeddings.shape[1]}. "
-            "Name the model that the prompt was made for."
-        )
-    if not 1 <= count <= len(embeddings):
-        raise ValueError(f"The count must be between 1 and {len(embeddings)}; got {count}.")
-    cosines = _unit(prompt) @ _unit(embeddings).T
+    check_table(prompt, embeddings, count)
+    cosines = unit(prompt) @ unit(embeddings).T
     order = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
     return [
         [(int(token), round(float(cosines[position, token]), 4)) for token in row]
@@ -77,7 +71,25 @@ def nearest(
     ]
 
 
-def _unit(rows: np.ndarray) -> np.ndarray:
+def check_table(
+    prompt: Float[np.ndarray, "P H"], embeddings: Float[np.ndarray, "V I"], count: int
+) -> None:
+    """Refuses a table of another width, and a count that it does not have.
+
+    Raises:
+      ValueError: says which.
+    """
+    if prompt.shape[1] != embeddings.shape[1]:
+        raise ValueError(
+            f"The prompt has width {prompt.shape[1]}, the embedding table {embeddings.shape[1]}. "
+            "Name the model that the prompt was made for."
+        )
+    if not 1 <= count <= len(embeddings):
+        raise ValueError(f"The count must be between 1 and {len(embeddings)}; got {count}.")
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    """The rows in float32, each of length 1; one of zeros stays."""
     rows = np.asarray(rows, np.float32)
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.maximum(norms, np.finfo(np.float32).tiny)

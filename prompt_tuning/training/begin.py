@@ -92,6 +92,8 @@ def begin(run: Run) -> tuple[Training, Steps, TrainState]:
     mesh = loading.mesh_of(run, run.batch_size)
     data = read_data(run)
     print("\n".join(data.report()))
+    if run.batch_tokens is not None:
+        print(setup.batch_line(run))
     if note := setup.unread_prompt_file(run):
         print(note)
     t5 = loading.load_t5(run, data.task, mesh)

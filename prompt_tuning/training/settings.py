@@ -30,7 +30,7 @@ from prompt_tuning import paths
 from prompt_tuning.methods import model_tuning, of_run, prompt_tuning
 from prompt_tuning.methods.method import Method
 from prompt_tuning.prompts import files
-from prompt_tuning.run import AS_METHOD, MACRO_OF_FIELD, Run
+from prompt_tuning.run import AS_METHOD, BATCH_SIZE, MACRO_OF_FIELD, Run
 
 # Fields that do not affect the result: folders, speed, additional measurements and files. Data and
 # vocabulary are compared by content, not by path.
@@ -39,6 +39,7 @@ WITHOUT_EFFECT = {
     "eval_output_dir",
     "infer_output_dir",
     "config_text",
+    "batch_tokens",  # its effect is that on batch_size
     "eval_batch_size",
     "eval_rank",
     "num_decodes",
@@ -282,6 +283,8 @@ def _names_and_constants(code: types.CodeType) -> Iterator[str]:
 
 
 def _default(field: dataclasses.Field) -> Any:
+    if field.name == "batch_size":
+        return BATCH_SIZE
     if field.default is AS_METHOD:
         argument = of_run.FIELDS.get(field.name, field.name)
         return inspect.signature(prompt_tuning.prompt_tuning).parameters[argument].default

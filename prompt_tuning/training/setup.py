@@ -78,6 +78,14 @@ def unread_prompt_file(run: Run) -> str | None:
     )
 
 
+def batch_line(run: Run) -> str:
+    """A line on how many examples make a batch that is given in tokens."""
+    longest = max(run.task_feature_lengths.values())
+    line = f"BATCH_TOKENS {run.batch_tokens:,}: {run.batch_size:,} examples of {longest:,} tokens"
+    data = 1 if run.mesh is None else run.mesh["data"]
+    return line + (f", a multiple of {data} devices" if data > 1 else "")
+
+
 def prompt_rng(seed: int) -> jax.Array:
     """The key that a run's prompt is drawn from."""
     return jax.random.fold_in(jax.random.key(seed), 0)

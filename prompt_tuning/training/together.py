@@ -254,9 +254,9 @@ def joint_inputs(
 ) -> tuple[Any, Iterator[list[MicroBatch]], str]:
     """The model with all prompts, its micro-batches, and a line on how a step is computed."""
     model = transformer(runs[0].model, setup.joint_hooks(runs), t5.compute)
-    all_rows = dataclasses.replace(runs[0], batch_size=len(runs) * runs[0].batch_size)
-    inputs, computed = setup.step_inputs(all_rows, stream, model, mesh)
     rows = runs[0].batch_size
+    all_rows = dataclasses.replace(runs[0], batch_size=len(runs) * rows, batch_tokens=None)
+    inputs, computed = setup.step_inputs(all_rows, stream, model, mesh)
     placed = (
         [part._replace(places=part.places % rows) for part in parts]  # in the run's own batch
         for parts in inputs
@@ -282,6 +282,8 @@ def _begin(runs: Sequence[Run], names: Sequence[str], stack: contextlib.ExitStac
     mesh = loading.mesh_of(runs[0], runs[0].batch_size)
     every = [read_data(run) for run in runs]
     print(f"{len(runs)} runs together: {', '.join(names)}")
+    if runs[0].batch_tokens is not None:
+        print(setup.batch_line(runs[0]))
     print("\n".join(dict.fromkeys(line for data in every for line in data.report())))
     t5 = loading.load_t5(runs[0], every[0].task, mesh)
     split = [setup.split_parameters(run, t5) for run in runs]

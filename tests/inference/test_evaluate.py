@@ -346,7 +346,7 @@ def test_rows_without_a_label_are_counted_and_reported(
 
 
 def test_rank_accuracy_is_measured_where_it_is_asked_for(prompted, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(evaluate, "rank_accuracy", lambda *given: 62.5)
+    monkeypatch.setattr(evaluate, "share_right", lambda *given: 62.5)
     run = dataclasses.replace(prompted.run, eval_rank=True, eval_output_dir=str(tmp_path))
     evaluated = evaluate.evaluate_run(run)
     assert evaluated.rank == {"rank_accuracy": 62.5}

@@ -14,6 +14,7 @@ import pytest
 import tiny_runs
 
 from prompt_tuning.data.tables import TableTask
+from prompt_tuning.data.text_prompts import TextPrompt
 from prompt_tuning.methods.method import Method
 from prompt_tuning.model import decoding
 from prompt_tuning.model.hooks import Hooks
@@ -69,8 +70,9 @@ def test_every_field_is_part_of_it_or_named_as_without_effect(run):
         "decoding": decoding.Sample(), "local_tasks": (TABLE,),
     }  # fmt: skip
     fields = {field.name for field in dataclasses.fields(Run)}
-    assert fields == other.keys() | WITHOUT_EFFECT
+    assert fields == other.keys() | WITHOUT_EFFECT | {"text_prompt"}
     assert [name for name, value in other.items() if not changed(run, **{name: value})] == []
+    assert changed(dataclasses.replace(run, prompt_length=None), text_prompt=TextPrompt())
     left = {"model_dir": "b", "data_dir": "b", "eval_batch_size": 1, "config_text": "b"}
     assert changed(run, **left) == {}
     assert changed(run, task_feature_lengths={"targets": 8, "inputs": 48}) == {}

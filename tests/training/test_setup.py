@@ -261,3 +261,16 @@ def test_a_model_of_int8_does_not_train(t5):
     for pattern in (".*", ".*/kernel_scale", ".*/encoder_norm/scale"):
         with pytest.raises(ValueError, match="keeps this model rounded to int8. Set Run.param_d"):
             setup.split_parameters(make_run(trainable=(pattern,)), coarse)
+
+
+def test_a_batch_in_tokens_is_said_at_the_start(tmp_path):
+    """385 / 48 = 8, as the other runs here have."""
+    run = tiny_runs.make_run(
+        tmp_path / "run", batch_size=None, batch_tokens=385, train_steps=2, eval_period=2
+    )
+    done = tiny_runs.train(run)
+    assert "BATCH_TOKENS 385: 8 examples of 48 tokens\n" in done.printed
+    again = dataclasses.replace(run, batch_size=8, batch_tokens=None)
+    assert tiny_runs.train(again).trained.step == 2  # the same run, so it resumes
+    split = dataclasses.replace(run, mesh={"data": 4, "model": 1})
+    assert setup.batch_line(split).endswith("8 examples of 48 tokens, a multiple of 4 devices")
