@@ -75,7 +75,7 @@ def test_every_line_is_the_run_of_its_cell(real, capsys):
     assert "'--gin.MODEL_DIR=\"gs://bucket/it'\"'\"'s here/small-prompt-0\"'" in lines[1]
 
 
-@pytest.mark.parametrize("name", ["pocket", "quantization"])
+@pytest.mark.parametrize("name", ["figure1_scale", "quantization"])
 def test_every_line_of_the_experiments(name):
     sweep = grid.read_sweep(str(EXPERIMENTS / name))
     lines = planned.dry_run(sweep, sweep.cells)
