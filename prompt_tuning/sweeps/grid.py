@@ -21,7 +21,7 @@
 
     [axes.size]                                    short for [axes.size.xs] and [axes.size.s]
     values = ["xs", "s"]
-    gin_files = ["gin/models/pocket_{}.gin"]       {} is the name of the value
+    gin_files = ["gin/models/pocket_{size}.gin"]   anywhere, {AXIS} is the name of its value
 
     [axes.method.frozen]
     gin_files = ["gin/methods/prompt_tuning.gin"]
@@ -248,9 +248,18 @@ def _cells(found: Mapping[str, Any], axes: Mapping[str, tuple[Value, ...]], excl
         for rule, besides in set_besides:
             if rule.items() <= values.items():
                 bindings += besides
+        gin_files, bindings = (_filled(texts, values) for texts in (gin_files, bindings))
         train = all(value.train for value in combination)
         for seed in seeds:
             yield Cell(values, seed, tuple(gin_files), tuple(bindings), train)
+
+
+def _filled(texts: Sequence[str], values: Mapping[str, str]) -> list[str]:
+    """Puts the names of a cell's values in place of '{AXIS}'."""
+    filled = list(texts)
+    for axis, name in values.items():
+        filled = [text.replace(f"{{{axis}}}", name) for text in filled]
+    return filled
 
 
 def _values(path: str, axis: str, values: Mapping[str, Any]) -> tuple[Value, ...]:
@@ -272,13 +281,8 @@ def _one_by_one(where: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(values.get("values"), list):
         return values
     _check_keys(where, values, {"values", *VALUE_KEYS})
-    own = {key: x for key, x in values.items() if key != "values"}
-
-    def of(name: str) -> dict[str, Any]:
-        texts = {key: own[key] for key in ("gin_files", "bindings") if key in own}
-        return own | {key: [one.replace("{}", name) for one in x] for key, x in texts.items()}
-
-    return {str(name): of(str(name)) for name in values["values"]}
+    shared = {key: x for key, x in values.items() if key != "values"}
+    return {str(name): shared for name in values["values"]}
 
 
 def _check_keys(where: str, found: Mapping[str, Any], known: set[str], required=frozenset()):

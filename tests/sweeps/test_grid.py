@@ -54,6 +54,25 @@ def test_any_number_of_axes_and_what_the_report_does_not_name_is_rows(sweep_file
     )
 
 
+def test_values_in_short_and_names_of_values_in_settings(sweep_file):
+    short = "[axes.length]\nvalues = [1, 20]\nbindings = ['PROMPT_LENGTH = {length}']\n"
+    rule = "[[set]]\nlength = '20'\nbindings = ['MODEL = {size}, {length}, {task}, {other}']\n"
+    sweep_file.write_text(sweep_file.read_text().replace("[[exclude]]", short + "[[exclude]]", 1))
+    sweep_file.write_text(sweep_file.read_text() + rule)
+    cells = {cell.key: cell.bindings for cell in grid.read_sweep(str(sweep_file)).cells}
+    assert "PROMPT_LENGTH = 1" in cells["awful-a-model-1-0"]
+    assert cells["true-a-model-20-0"][-1] == "MODEL = a, 20, true, {other}"
+    assert "PROMPT_LENGTH = 20" in cells["true-a-model-20-0"]
+
+
+@pytest.mark.parametrize("value", ["true", '["a", "a b"]'])
+def test_values_are_names(sweep_file, value):
+    text = f"[axes.length]\nvalues = {value}\n[[exclude]]"
+    sweep_file.write_text(sweep_file.read_text().replace("[[exclude]]", text, 1))
+    with pytest.raises(ValueError, match=r"axes.length"):
+        grid.read_sweep(str(sweep_file))
+
+
 def test_one_axis_is_enough(sweep_file):
     text = sweep_file.read_text()
     text = text[: text.index("[report]")] + '[report]\nscore = "dev_score"\nx = "size"\n'
