@@ -34,6 +34,13 @@ OPTIONAL_COUNTS = (
     "early_stopping",
     "microbatch_rows",
 )
+SWITCHES = (
+    "restore_accumulators",
+    "eval_rank",
+    "allow_other_model",
+    "pad_to_full_length",
+    "packing",
+)
 PARAM_DTYPES = (*DTYPES, *quantization.KINDS)
 PATHS = (  # fields that hold one, local or gs://
     "initial_checkpoint_path",
@@ -81,6 +88,9 @@ class Run:
         model's own [EMBEDDING_FILE].
       allow_other_model: use a prompt although it was made for other parameters.
       optimizer: makes the optimizer.
+      restore_accumulators: where parameters of the model train with Adafactor, continue with the
+        second moments and the step of a T5X checkpoint that has them, see
+        `training/accumulators.py`.
       weight_decay_rate: share of each trained parameter that every step subtracts, as in T5X not
         multiplied by the learning rate. (AdamW has its own weight decay as well.)
       train_steps: [TRAIN_STEPS].
@@ -153,6 +163,7 @@ class Run:
     allow_other_model: bool = False
 
     optimizer: Callable[[], optax.GradientTransformation]
+    restore_accumulators: bool = True
     weight_decay_rate: float = 0.0
     train_steps: int = 30_000
     batch_size: int | None = None
@@ -221,7 +232,7 @@ class Run:
         )
         expected = "a function that makes an optimizer, such as @adafactor without parentheses"
         _require("optimizer", self.optimizer, expected, callable)
-        for name in ("eval_rank", "allow_other_model", "pad_to_full_length", "packing"):
+        for name in SWITCHES:
             _require(name, getattr(self, name), "True or False", lambda x: isinstance(x, bool))
         if self.mesh is not None:
             check_axes("MESH", self.mesh)

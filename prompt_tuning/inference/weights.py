@@ -57,6 +57,15 @@ def register_random(name: str, change: Change) -> None:
     _RANDOM[name] = change
 
 
+def is_random(path: str) -> bool:
+    """Whether a checkpoint's path asks for random parameters.
+
+    >>> is_random('random:7'), is_random('runs/random')
+    (True, False)
+    """
+    return path.partition(":")[0] in _RANDOM
+
+
 def load(
     config: T5Config,
     path: str,
