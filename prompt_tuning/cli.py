@@ -20,6 +20,7 @@ from prompt_tuning import (
     cli_files,
     cli_plan,
     cli_processes,
+    cli_sweep,
     compilation_cache,
     huge_pages,
 )
@@ -215,7 +216,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_pretrain_command(commands)
     cli_files.add_prompt_commands(commands)
     cli_files.add_checkpoint_commands(commands)
-    _add_sweep_commands(commands)
+    _add_quickstart_and_plot(commands)
+    cli_sweep.add_command(commands)
     return parser
 
 
@@ -268,7 +270,7 @@ def _add_pretrain_command(commands) -> None:
     pretrain.epilog = "Settings such as --gin.PocketCorpus.documents=100000 apply to all stages."
 
 
-def _add_sweep_commands(commands) -> None:
+def _add_quickstart_and_plot(commands) -> None:
     quickstart = commands.add_parser("quickstart", help="train a first prompt; downloads nothing")
     quickstart.add_argument("--model_dir", help="the folder to use instead of MODEL_DIR")
     quickstart.set_defaults(command=_quickstart)
@@ -277,35 +279,6 @@ def _add_sweep_commands(commands) -> None:
     plot.add_argument("model_dir", help="the run's MODEL_DIR")
     plot.add_argument("--output", metavar="FILE", help="default: learning_curve.png in the run")
     plot.set_defaults(command=_plot)
-
-    sweep = commands.add_parser("sweep", help="many runs, one table")
-    actions = sweep.add_subparsers(required=True, metavar="ACTION")
-    run = actions.add_parser(
-        "run", help="run what has no result yet; start it as often as there are devices"
-    )
-    run.add_argument("file", help="such as experiments/pocket/sweep.toml")
-    run.add_argument("--shard", metavar="I/N", help="shard I of N, from 0: 0/2 and 1/2")
-    run.add_argument("--only", action="append", default=[], metavar="AXIS=VALUE")
-    run.add_argument(
-        "--keep", default="prompts", help="what to keep of a run's folder: prompts, nothing or all"
-    )
-    run.add_argument(
-        "--lease_seconds",
-        type=cli_files.count,
-        default=180,
-        help="after how long without a sign of life other workers take over its run (180)",
-    )
-    run.add_argument(
-        "--together",
-        type=cli_files.count,
-        default=1,
-        metavar="N",
-        help="train up to N runs at once that differ only in what trains, over one frozen model",
-    )
-    run.set_defaults(command=_sweep_run)
-    write = actions.add_parser("report", help="write the table and the figure")
-    write.add_argument("file")
-    write.set_defaults(command=_sweep_report)
 
 
 def _load_run(options):
@@ -433,27 +406,6 @@ def _plot(options) -> None:
     from prompt_tuning.training.plots import learning_curve
 
     print(f"written to {learning_curve(options.model_dir, options.output)}")
-
-
-def _sweep_run(options) -> None:
-    from prompt_tuning.sweeps.runner import run_sweep
-
-    compilation_cache.use()
-    run_sweep(
-        options.file,
-        shard=options.shard,
-        only=options.only,
-        keep=options.keep,
-        lease_seconds=options.lease_seconds,
-        together=options.together,
-    )
-
-
-def _sweep_report(options) -> None:
-    from prompt_tuning.sweeps.report import write_report
-
-    for path in write_report(options.file):
-        print(f"written to {path}")
 
 
 if __name__ == "__main__":

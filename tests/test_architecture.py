@@ -22,7 +22,8 @@ LAYERS = [
     {"config", "config_checks", "config_files", "config_runs", "config_types", "config_values"},
     {"api", "bridge", "sweeps"},
     {"quickstart", "planning"},
-    {"cli_files", "cli_errors", "cli_plan", "cli_processes", "compilation_cache", "huge_pages"},
+    {"compilation_cache", "huge_pages"},
+    {"cli_files", "cli_errors", "cli_plan", "cli_processes", "cli_sweep"},
     {"cli"},
     {"train"},
 ]
@@ -42,7 +43,9 @@ DOORS = {
     "transformers": {"nowhere"},
     "peft": {"nowhere"},
     "t5x": {"bridge"},
-    "matplotlib": {"training/plots.py", "sweeps/report.py"},
+    "matplotlib": {"training/plots.py", "sweeps/figure.py"},
+    "rich": {"sweeps/display.py"},
+    "pandas": {f"sweeps/{name}.py" for name in ("figure", "page", "reference", "report", "table")},
 }
 
 

@@ -100,7 +100,7 @@ def test_every_run_of_the_project_loads_and_its_configuration_loads_as_the_same(
 
 
 def test_every_cell_of_the_pocket_sweep_loads_as_the_same(tmp_path):
-    sweep = grid.read_sweep(str(ROOT / "experiments/pocket/sweep.toml"))
+    sweep = grid.read_sweep(str(ROOT / "experiments/figure1_scale/sweep.toml"))
     cells = {tuple(cell.values.items()): cell for cell in sweep.cells}
     for cell in cells.values():
         run = config.load(cell.gin_files, [*cell.bindings, "RANDOM_SEED=1", "MODEL_DIR='x'"])

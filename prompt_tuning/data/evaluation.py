@@ -2,6 +2,7 @@
 
     eval_set(task, 'validation', lengths)        the tasks and their rows
     measure(examples, texts or token ids)        a task's own metrics
+    measure_levels(examples, texts or ids)       the dev score of each level of difficulty
     dev_score(metrics)                           one number to choose by
 
 The metrics are the seqio task's: its postprocessor, then its metric functions, called as seqio's
@@ -10,7 +11,7 @@ own evaluator calls them, but only on rows that have a label.
 
 import collections
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from prompt_tuning.data import batches, labels, tasks
 from prompt_tuning.data.postprocessors import as_text
 from prompt_tuning.data.registry import TextMixture, TextTask
 from prompt_tuning.data.tensorflow_import import seqio
+
+LEVEL = "level"  # the feature of a row that holds its level of difficulty
 
 
 class Measured(NamedTuple):
@@ -111,18 +114,62 @@ def measure(examples: batches.Examples, predictions: Sequence[str] | np.ndarray)
     >>> measure(examples, ['awful', 'great', 'awful', 'nice']).metrics
     {'accuracy': 75.0}
     """
+    return _metrics(examples.task, _pairs(examples, predictions))
+
+
+def measure_levels(
+    examples: batches.Examples, predictions: Sequence[str] | np.ndarray
+) -> dict[str, float]:
+    """The dev score of the examples of each level of difficulty, by level.
+
+    A task has levels if its rows have the feature 'level', a whole number; without it there are
+    none. Rows without a label are left out.
+
+    Args:
+      examples, predictions: see `measure`.
+
+    Raises:
+      ValueError: see `measure`.
+    """
+    if not examples.raw or LEVEL not in examples.raw[0]:
+        return {}
+    by_level: dict[int, list[Pair]] = {}
+    for pair in _pairs(examples, predictions):
+        by_level.setdefault(int(pair.row[LEVEL]), []).append(pair)
+    return {
+        str(level): dev_score(_metrics(examples.task, pairs).metrics)
+        for level, pairs in sorted(by_level.items())
+    }
+
+
+class Pair(NamedTuple):
+    """What the metric functions take of a row, after the task's postprocessor."""
+
+    target: Any
+    prediction: Any
+    row: Mapping[str, Any]
+
+
+def _pairs(examples: batches.Examples, predictions: Sequence[str] | np.ndarray) -> list[Pair]:
+    """The rows that have a label."""
     task = examples.task.seqio_task
     _check_measurable(examples, len(predictions))
     if isinstance(predictions, np.ndarray) and predictions.dtype.kind in "iu":
         predictions = decode(examples.task, predictions)
-    targets, values = [], []
+    pairs = []
     for text, row, is_labelled in zip(predictions, examples.raw, examples.labelled, strict=True):
         if is_labelled:
             target = as_text(row["targets_pretokenized"])
-            targets.append(task.postprocess_fn(target, example=row, is_target=True))
-            values.append(task.postprocess_fn(text, example=row, is_target=False))
+            target = task.postprocess_fn(target, example=row, is_target=True)
+            value = task.postprocess_fn(text, example=row, is_target=False)
+            pairs.append(Pair(target, value, row))
+    return pairs
+
+
+def _metrics(task: TextTask, pairs: Sequence[Pair]) -> Measured:
+    targets, values = [pair.target for pair in pairs], [pair.prediction for pair in pairs]
     metrics, samples = {}, {}
-    for metric_fn in task.predict_metric_fns:
+    for metric_fn in task.seqio_task.predict_metric_fns:
         for name, value in metric_fn(targets, values).items():
             if isinstance(value, seqio.metrics.Text):
                 samples[name] = as_text(value.textdata)

@@ -38,6 +38,8 @@ class Evaluated(NamedTuple):
         with class labels, if the run asks for it.
       samples: texts that `_examples` tasks want logged.
       predictions: the decoded texts, by task.
+      levels: the score on the examples of each level of difficulty, by level, see
+        `evaluation.measure_levels`; over tasks the mean of those that have the level.
     """
 
     metrics: dict[str, float]
@@ -45,6 +47,12 @@ class Evaluated(NamedTuple):
     rank: dict[str, float]
     samples: dict[str, str]
     predictions: dict[str, list[str]]
+    levels: dict[str, float] = {}
+
+    @property
+    def named_levels(self) -> dict[str, float]:
+        """The levels by their names among other metrics, such as 'level_1'."""
+        return {f"level_{level}": score for level, score in self.levels.items()}
 
 
 def predict(
@@ -227,13 +235,17 @@ def measure_predictions(
     metrics: dict[str, float] = {}
     samples: dict[str, str] = {}
     scores = []
+    levels: dict[str, list[float]] = {}
     for examples, texts in zip(sets, predictions, strict=True):
+        for level, score in evaluation.measure_levels(examples, texts).items():
+            levels.setdefault(level, []).append(score)
         measured, prefix = evaluation.measure(examples, texts), _prefix(sets, examples)
         metrics |= {prefix + name: value for name, value in measured.metrics.items()}
         samples |= {prefix + name: text for name, text in measured.samples.items()}
         scores.append(evaluation.dev_score(measured.metrics))
     by_task = {examples.task.name: texts for examples, texts in zip(sets, predictions, strict=True)}
-    return Evaluated(metrics, float(np.mean(scores)), {}, samples, by_task)
+    means = {level: float(np.mean(levels[level])) for level in sorted(levels, key=int)}
+    return Evaluated(metrics, float(np.mean(scores)), {}, samples, by_task, means)
 
 
 def _prefix(sets: Sequence[batches.Examples], examples: batches.Examples) -> str:
@@ -285,6 +297,8 @@ def evaluate_run(run: Run) -> Evaluated:
     for name, value in (evaluated.metrics | evaluated.rank).items():
         print(f"  {name:40} {value:7.2f}")
     print(f"  {'dev score (mean)':40} {evaluated.score:7.2f}")
+    for name, value in evaluated.named_levels.items():
+        print(f"    {name.replace('_', ' '):38} {value:7.2f}")
     print(f"written to {folder}")
     return evaluated
 
@@ -305,6 +319,7 @@ def _write(
         "labelled": {examples.task.name: int(examples.labelled.sum()) for examples in sets},
         "metrics": evaluated.metrics,
         "dev_score": evaluated.score,
+        **({"levels": evaluated.levels} if evaluated.levels else {}),
         **({"rank": evaluated.rank} if run.eval_rank else {}),
         "cut": {examples.task.name: dict(examples.cut) for examples in sets},
     }

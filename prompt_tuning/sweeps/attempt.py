@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 from prompt_tuning import paths
-from prompt_tuning.sweeps import grid, measure, resolved
+from prompt_tuning.run import Run
+from prompt_tuning.sweeps import costs, forgetting, grid, measure, resolved
 from prompt_tuning.training import lock, progress, together
 
 KEPT = {
@@ -23,13 +24,19 @@ LOG = "log.txt"
 Record = dict[str, Any]
 
 
-def make(cells: Sequence[grid.Cell], folders: Sequence[str], wait_seconds: float) -> list[Record]:
+def make(
+    cells: Sequence[grid.Cell],
+    folders: Sequence[str],
+    wait_seconds: float,
+    forgetting_task: str | None = None,
+) -> list[Record]:
     """Makes the run of a cell, or those of several together, or resumes them.
 
     Args:
       cells: one, or several that `may_be_together`.
       folders: the MODEL_DIR of each; the output goes to log.txt there, of several to the first.
       wait_seconds: how long to wait for a process that still trains there.
+      forgetting_task: see `forgetting.task_of`.
 
     Returns:
       The record of each; after a failure, of whatever kind, one with a sentence, 'error'.
@@ -49,10 +56,7 @@ def make(cells: Sequence[grid.Cell], folders: Sequence[str], wait_seconds: float
                     record["frozen_model"] = resolved.fingerprint(run, reads=True)
                 for folder in folders if cells[0].train else ():
                     _wait_for_lock(folder, wait_seconds)
-                if len(runs) > 1:
-                    measured = measure.measure_together(runs)
-                else:
-                    measured = [measure.measure(runs[0], cells[0].train)]
+                measured = _measured(runs, cells[0].train, forgetting_task)
         except Exception as error:
             traceback.print_exc(file=log)
             measured = [error] * len(cells)
@@ -63,6 +67,24 @@ def make(cells: Sequence[grid.Cell], folders: Sequence[str], wait_seconds: float
         record | (_failed(one) if isinstance(one, Exception) else one | about)
         for record, one in zip(records, measured, strict=True)
     ]
+
+
+def _measured(
+    runs: Sequence[Run], train: bool, forgetting_task: str | None
+) -> list[Record | FloatingPointError]:
+    """Makes runs, and measures what they scored, took and forgot."""
+    peaks = costs.Peaks()
+    if len(runs) > 1:
+        measured = measure.measure_together(runs)
+    else:
+        measured = [measure.measure(runs[0], train)]
+    memory = peaks.read()
+    for run, one in zip(runs, measured, strict=True):
+        if not isinstance(one, Exception):
+            one |= memory | {"tuned_bytes": costs.tuned_bytes(run, train)}
+            if one["best"].get("step") is not None:
+                one |= forgetting.measure(run, train, forgetting_task)
+    return measured
 
 
 def may_be_together(cell: grid.Cell, other: grid.Cell, loaded: resolved.Loaded) -> bool:

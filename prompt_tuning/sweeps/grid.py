@@ -1,19 +1,27 @@
 """Reads the file of a sweep and lists its runs: every combination of its axes, for every seed.
 
+    title = "Prompt length"                        optional, of report.html
     runs = "runs/pocket"                           folder of the runs, local or gs://
-    gin_files = ["gin/runs/run.gin"]               settings of all runs
-    bindings = ["BATCH_SIZE = 32"]
+    gin_files = ["gin/runs/run.gin"]               settings of all runs: parts, or a complete
+    bindings = ["BATCH_SIZE = 32"]                 configuration such as configs/pocket/*.gin
     seeds = [0, 1, 2]
+    forgetting_task = "c4_prefix_lm"               optional, see `forgetting.py`
 
     [report]                                       contents of the table and the figure
     score = "dev_score"
-    panels = "task"                                the three axes: one panel each,
-    x = "size"                                     from left to right,
-    lines = "method"                               one line each
-    overall = "PocketGLUE"                         optional: one more panel, their mean
+    panels = "task"                                optional: one panel for each value
+    x = "size"                                     from left to right
+    lines = "method"                               optional: one line each, a column of the table
+    rows = ["length"]                              further axes: more rows, and more panels
+    average = ["domain"]                           averaged over, for each seed
+    overall = "PocketGLUE"                         optional: one more panel, the mean of the others
 
     [axes.task.boolq]                              one value of the axis 'task'
     gin_files = ["gin/tasks/pocket_boolq.gin"]
+
+    [axes.size]                                    short for [axes.size.xs] and [axes.size.s]
+    values = ["xs", "s"]
+    gin_files = ["gin/models/pocket_{}.gin"]       {} is the name of the value
 
     [axes.method.frozen]
     gin_files = ["gin/methods/prompt_tuning.gin"]
@@ -29,6 +37,20 @@
     task = "record"
     bindings = ["TRAIN_STEPS = 2000"]
 
+There are as many axes as there are [axes.NAME]. Each has one place in the report; those that it
+does not name are rows. `average` and `overall` take the mean over all values of an axis, with equal
+weights, seed by seed; a seed that one of them lacks is left out. More of the report:
+
+    split = "level"           the scores of each level of difficulty, which make an axis 'level'
+    reference = "FILE.csv"    values to print beside ours, see `reference.py`; default:
+                              reference.csv beside the sweep, if there is one
+    digits = 3                after the point of a score; default: 1
+    comparable = true         they were measured on the same models and data, so that the
+                              difference means something
+
+Several reports are [[report]] tables; all but the first have a name, which is added to the names
+of their files: name = "levels" writes table_levels.md. The first one's score is what `run` prints.
+
 The file is TOML; no code in it is executed. Bindings are written as on the command line,
 `NAME=VALUE`.
 """
@@ -42,9 +64,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prompt_tuning import paths
+from prompt_tuning.sweeps import layout
 
-TOP_KEYS = {"runs", "gin_files", "bindings", "seeds", "report", "axes", "exclude", "set"}
-REPORT_KEYS = {"score", "panels", "x", "lines"}
+NEEDED_KEYS = {"runs", "seeds", "axes", "report"}
+TOP_KEYS = NEEDED_KEYS | {"title", "gin_files", "bindings", "forgetting_task", "exclude", "set"}
+FILE = "sweep.toml"  # of a folder
 VALUE_KEYS = {"gin_files", "bindings", "train", "seeds"}
 LISTS = {"gin_files": (str, "texts"), "bindings": (str, "texts"), "seeds": (int, "whole numbers")}
 
@@ -90,16 +114,25 @@ class Sweep:
     Attributes:
       path: the file, local or gs://; results, tables and figures are written beside it.
       runs: the folder of the runs.
-      report: the [report] table; panels, x and lines name axes.
+      reports: what `sweep report` writes, at least one.
       axes: the values of each axis, in the order of the file.
       cells: all runs; those that differ only in the seed are adjacent.
+      title: of the page.
+      forgetting_task: see `forgetting.py`.
     """
 
     path: str
     runs: str
-    report: Mapping[str, str]
+    reports: tuple[layout.Report, ...]
     axes: Mapping[str, tuple[Value, ...]]
     cells: tuple[Cell, ...]
+    title: str
+    forgetting_task: str | None = None
+
+    @property
+    def score(self) -> str:
+        """The score that `run` prints."""
+        return self.reports[0].score
 
     @property
     def folder(self) -> str:
@@ -119,30 +152,23 @@ class Sweep:
 def read_sweep(path: str) -> Sweep:
     """Reads a sweep.
 
+    Args:
+      path: its file, or the folder of its sweep.toml.
+
     Raises:
       ValueError: the file cannot be read, or has an unknown or malformed entry.
     """
     path = paths.expand(path)
+    if paths.is_folder(path):
+        path = os.path.join(path, FILE)
     try:
         found = tomllib.loads(paths.read_bytes(path).decode())
     except (OSError, ValueError) as error:  # not UTF-8, or not TOML
         raise ValueError(f"The sweep {path} cannot be read: {error}") from error
-    _check_keys(path, found, TOP_KEYS, required={"runs", "seeds", "axes", "report"})
+    _check_keys(path, found, TOP_KEYS, required=NEEDED_KEYS)
     axes = {axis: _values(path, axis, values) for axis, values in found["axes"].items()}
-    report = found["report"]
-    _check_keys(f"{path}, [report]", report, {*REPORT_KEYS, "overall"}, required=REPORT_KEYS)
-    chosen = [report[name] for name in ("panels", "x", "lines")]
-    if sorted(chosen) != sorted(axes):
-        raise ValueError(
-            f"{path}, [report]: panels, x and lines must name the three axes, one each: "
-            f"{', '.join(axes)}; got {', '.join(chosen)}."
-        )
-    overall, panels = report.get("overall"), [value.name for value in axes[report["panels"]]]
-    if overall in panels or not isinstance(overall, str | None):
-        raise ValueError(
-            f"{path}, [report]: overall must be a text that is not a value of "
-            f"{report['panels']}; got {overall!r}."
-        )
+    names = {axis: [value.name for value in values] for axis, values in axes.items()}
+    reports = layout.read(path, found["report"], names)
     excluded = [_rule(path, "exclude", axes, rule) for rule in found.get("exclude", [])]
     set_besides = [
         (_rule(path, "set", axes, rule), rule.get("bindings", [])) for rule in found.get("set", [])
@@ -150,7 +176,16 @@ def read_sweep(path: str) -> Sweep:
     cells = tuple(_cells(found, axes, excluded, set_besides))
     if not cells:
         raise ValueError(f"{path} describes no run: check seeds, axes and exclude.")
-    return Sweep(path, paths.expand(found["runs"]), report, axes, cells)
+    folder = os.path.basename(os.path.dirname(paths.absolute(path)))
+    return Sweep(
+        path,
+        paths.expand(found["runs"]),
+        reports,
+        axes,
+        cells,
+        title=found.get("title", folder),
+        forgetting_task=found.get("forgetting_task"),
+    )
 
 
 def select(sweep: Sweep, shard: str | None = None, only: Sequence[str] = ()) -> list[Cell]:
@@ -220,7 +255,7 @@ def _cells(found: Mapping[str, Any], axes: Mapping[str, tuple[Value, ...]], excl
 
 def _values(path: str, axis: str, values: Mapping[str, Any]) -> tuple[Value, ...]:
     found = []
-    for name, settings in values.items():
+    for name, settings in _one_by_one(f"{path}, [axes.{axis}]", values).items():
         where = f"{path}, [axes.{axis}.{name}]"
         if not re.fullmatch(r"[\w.]+", name):
             raise ValueError(f"{where}: a value's name is letters, digits, '_' and '.'.")
@@ -230,6 +265,20 @@ def _values(path: str, axis: str, values: Mapping[str, Any]) -> tuple[Value, ...
         kept = {key: tuple(x) if isinstance(x, list) else x for key, x in settings.items()}
         found.append(Value(name, **kept))
     return tuple(found)
+
+
+def _one_by_one(where: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Writes the short form of an axis, with a list of values, as a table for each value."""
+    if not isinstance(values.get("values"), list):
+        return values
+    _check_keys(where, values, {"values", *VALUE_KEYS})
+    own = {key: x for key, x in values.items() if key != "values"}
+
+    def of(name: str) -> dict[str, Any]:
+        texts = {key: own[key] for key in ("gin_files", "bindings") if key in own}
+        return own | {key: [one.replace("{}", name) for one in x] for key, x in texts.items()}
+
+    return {str(name): of(str(name)) for name in values["values"]}
 
 
 def _check_keys(where: str, found: Mapping[str, Any], known: set[str], required=frozenset()):
@@ -247,6 +296,9 @@ def _check_types(where: str, found: Mapping[str, Any]) -> None:
         value = found[key]
         if not isinstance(value, list) or any(type(one) is not kind for one in value):
             raise ValueError(f"{where}: {key} is a list of {described}; got {value!r}.")
+    for key in {"title", "forgetting_task"} & found.keys():
+        if not isinstance(found[key], str):
+            raise ValueError(f"{where}: {key} is a text; got {found[key]!r}.")
     if type(found.get("train", True)) is not bool:
         raise ValueError(f"{where}: train is true or false; got {found['train']!r}.")
 

@@ -126,11 +126,7 @@ class Cells:
           ValueError: an entry cannot be read.
           OSError: the folder cannot be reached.
         """
-        highest: dict[str, int] = {}
-        for name in shared_files.names(os.path.join(self.folder, _ATTEMPTS)):
-            if found := _ENTRY.fullmatch(name):
-                highest[found["key"]] = max(highest.get(found["key"], 0), int(found["number"]))
-        entries = {}
+        highest, entries = _highest(self.folder), {}
         for key in keys:
             entry = self._entry(key, highest[key]) if key in highest else None
             if entry is None:
@@ -313,6 +309,31 @@ class Lease:
 
     def _written(self) -> bytes:
         return json.dumps(self._content | {"seconds": self.seconds}).encode()
+
+
+def look(folder: str, keys: Collection[str]) -> dict[str, Entry]:
+    """The newest entry of each of these cells that has one; nothing is written or removed.
+
+    Raises:
+      ValueError: an entry cannot be read.
+      OSError: the folder cannot be reached.
+    """
+    found = {key: number for key, number in _highest(folder).items() if key in keys}
+    contents = {key: _read_json(_path(folder, key, number)) for key, number in found.items()}
+    return {
+        key: Entry(found[key], content, 0.0)
+        for key, content in contents.items()
+        if content is not None
+    }
+
+
+def _highest(folder: str) -> dict[str, int]:
+    """The number of the newest entry of each cell."""
+    highest: dict[str, int] = {}
+    for name in shared_files.names(os.path.join(folder, _ATTEMPTS)):
+        if found := _ENTRY.fullmatch(name):
+            highest[found["key"]] = max(highest.get(found["key"], 0), int(found["number"]))
+    return highest
 
 
 def done(folder: str) -> set[str]:

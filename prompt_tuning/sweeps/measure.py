@@ -28,6 +28,7 @@ def measure(run: Run, train: bool) -> Measured:
         return _trained(run, train_run(run))
     evaluated = evaluate.evaluate_run(run)
     best = {"step": 0, **evaluated.metrics, "dev_score": evaluated.score, **evaluated.rank}
+    best |= evaluated.named_levels
     return _measured(run, best, best, [])
 
 
@@ -48,6 +49,9 @@ def _measured(run: Run, best: dict, last: dict, curve: list) -> Measured:
         "curve": curve,
         "floor": _floor(run),
         "steps": last["step"],
+        "levels": {
+            name.removeprefix("level_"): x for name, x in best.items() if name.startswith("level_")
+        },
     }
     return found | count_parameters(run)
 

@@ -1,74 +1,64 @@
-"""From a sweep's results to a table and a figure: mean and spread over seeds.
+"""From a sweep's results to tables, figures and one page: mean and spread over seeds.
 
-    table.md     one row per panel and x, one column per line: 91.2 ± 0.8 (3)
-    table.csv    the same numbers for other tools, one row per combination
-    figure.png   one panel per task, score against size, one line per method
+    table.md      one row per panel and x, one column per line: 91.2 ± 0.8 (3)
+    table.csv     the same numbers for other tools, one row per combination
+    figure.png    one panel per task, score against size, one line per method; figure.svg
+    report.html   all of it in one file
 
 ± is the standard deviation over the seeds (n - 1), (3) their number. Runs that are missing or
-failed are shown as missing and never imputed. The overall panel, if there is one, is the mean of
-the others for each seed that all of them have.
+failed are shown as missing. The same rows and libraries give the same bytes.
 """
 
-import csv
-import io
 import math
 import os
-import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import pandas as pd
+
 from prompt_tuning.checkpoints import shared_files
-from prompt_tuning.sweeps import grid, results
+from prompt_tuning.sweeps import figure, grid, page, reference, results, table
+from prompt_tuning.sweeps.layout import LEVEL, Report
 
-MISSING = "–"
-COLUMNS = (4, 3)  # panels side by side, whichever leaves fewer panels empty
-PANEL_INCHES = (3.0, 2.6)
-FLOOR = "majority"
-CSV_COLUMNS = (
-    "score", "n", "mean", "std", "rank_accuracy", "floor", "model_parameters",
-    "trainable_parameters", "steps", "seconds",
-)  # fmt: skip
+PAGE = "report.html"
+COSTS = "What a run took: means over the runs of a row."
+NOT_COMPARABLE = (
+    "The models and data here are not the paper's, so differences from its values are not shown."
+)
 
 
-class Combination(NamedTuple):
-    """The runs of one combination, over its seeds."""
+class Section(NamedTuple):
+    """One report of a sweep, made.
 
-    scores: list[float]
-    records: list[Mapping[str, Any]]
+    Attributes:
+      rows: the numbers, see `table.summary`.
+      table: the same as texts.
+      costs: what a run took, as texts.
+      paper: reference values of other combinations, None if there are none.
+      notes: what the columns of references mean; '' without references.
+      figures: contents, by kind.
+    """
 
-    @property
-    def mean(self) -> float | None:
-        return statistics.fmean(self.scores) if self.scores else None
-
-    @property
-    def std(self) -> float | None:
-        """Over the seeds, with n - 1; None for fewer than two."""
-        return statistics.stdev(self.scores) if len(self.scores) > 1 else None
-
-    def average(self, name: str) -> float | None:
-        """The mean of another number of the runs, at the best step where it is measured there."""
-        values = [record["best"].get(name, record.get(name)) for record in self.records]
-        values = [value for value in values if value is not None]
-        return statistics.fmean(values) if values else None
-
-    def __str__(self) -> str:
-        if self.mean is None:
-            return MISSING
-        spread = "" if self.std is None else f" ± {self.std:.1f}"
-        return f"{self.mean:.1f}{spread} ({len(self.scores)})"
+    report: Report
+    rows: pd.DataFrame
+    table: pd.DataFrame
+    costs: pd.DataFrame
+    paper: pd.DataFrame | None
+    notes: str
+    figures: Mapping[str, bytes]
 
 
 def write_report(path: str) -> list[str]:
-    """Writes the table and the figure of a sweep next to its file.
+    """Writes the tables, the figures and the page of a sweep next to its file.
 
     Args:
-      path: the sweep's file.
+      path: the sweep's file, or its folder.
 
     Returns:
-      The paths written: Markdown, CSV, PNG.
+      The paths written: Markdown, CSV, PNG and SVG of each report, and the page.
 
     Raises:
-      ValueError: the sweep cannot be read, or has no results yet.
+      ValueError: the sweep or its reference values cannot be read, or there are no results yet.
     """
     sweep = grid.read_sweep(path)
     records = list(results.read_results(sweep).values())
@@ -76,164 +66,141 @@ def write_report(path: str) -> list[str]:
         raise ValueError(
             f"There are no results of {path} yet; run `prompt-tuning sweep run {path}` first."
         )
-    paths = [os.path.join(sweep.folder, name) for name in ("table.md", "table.csv", "figure.png")]
-    shared_files.replace(paths[0], markdown(sweep, records).encode())
-    _write_csv(paths[1], sweep, records)
-    _draw(paths[2], sweep, records)
-    return paths
+    sections = [make(sweep, report, records) for report in sweep.reports]
+    files: dict[str, bytes] = {}
+    for section in sections:
+        name = section.report.file
+        files[name("table.md")] = markdown(sweep, section, records).encode()
+        files[name("table.csv")] = csv(section).encode()
+        files |= {name(f"figure.{kind}"): content for kind, content in section.figures.items()}
+    files[PAGE] = html(sweep, sections, records).encode()
+    for name, content in files.items():
+        shared_files.replace(os.path.join(sweep.folder, name), content)
+    return [os.path.join(sweep.folder, name) for name in files]
 
 
-def gather(sweep: grid.Sweep, records: Sequence[Mapping[str, Any]], **values: str) -> Combination:
-    """Collects the runs with the given values; those without a finite score count as missing.
+def make(sweep: grid.Sweep, report: Report, records: Sequence[Mapping[str, Any]]) -> Section:
+    """Makes one report of a sweep.
 
     Args:
-      sweep: names the score.
-      records: results, see `results.read_results`.
-      **values: axis values; all of them for the overall panel.
+      sweep: the sweep.
+      report: one of its reports.
+      records: see `results.read_results`.
+
+    Raises:
+      ValueError: see `reference.read`.
     """
-    if values.get(sweep.report["panels"]) in _overall(sweep):
-        return _mean_of_panels(sweep, records, values)
-    chosen = [r for r in records if values.items() <= r["values"].items()]
-    score = sweep.report["score"]
-    chosen = [r for r in chosen if math.isfinite(r["best"].get(score, math.nan))]
-    return Combination([r["best"][score] for r in chosen], chosen)
+    found = table.runs(report, records)
+    names = table.value_names(sweep, found)
+    if report.split and not names.get(LEVEL):
+        raise ValueError(
+            f"{sweep.path}, [report] splits by {LEVEL}, but no result has levels: the rows of its "
+            f"tasks need the feature {LEVEL!r}."
+        )
+    values = reference.read(sweep, report)
+    rows = table.summary(sweep, report, found, values)
+    columns = names[report.lines] if report.lines else [report.score]
+    paper = None if values is None else table.unmatched(sweep, report, found, values)
+    notes = "" if values is None else _notes(report, values)
+    sizes = _sizes(report, found)
+    places = figure.Places(names.get(report.x, []), sizes)
+    figures = figure.draw(report, rows, places, columns, paper)
+    shown = table.shown(report, rows, columns)
+    costs = table.costs(report, found)
+    return Section(report, rows, shown, costs, paper, notes, figures)
 
 
-def _mean_of_panels(
-    sweep: grid.Sweep, records: Sequence[Mapping[str, Any]], values: Mapping[str, str]
-) -> Combination:
-    cells = [gather(sweep, records, **one) for one in _in_each_panel(sweep, values)]
-    by_seed = [
-        {record["seed"]: score for record, score in zip(cell.records, cell.scores, strict=True)}
-        for cell in cells
+def _sizes(report: Report, found: pd.DataFrame) -> dict[str, float]:
+    """The parameters of the models of each x, NaN where they are of several sizes."""
+    by_x = found.groupby(report.x)["model_parameters"]
+    return {x: sizes.iloc[0] if sizes.nunique() == 1 else math.nan for x, sizes in by_x}
+
+
+def _notes(report: Report, values: pd.DataFrame) -> str:
+    text = f"Reference values, 'paper', with their source: {reference.legend(values)}."
+    return text if report.comparable else f"{text} {NOT_COMPARABLE}"
+
+
+def markdown(sweep: grid.Sweep, section: Section, records: Sequence[Mapping[str, Any]]) -> str:
+    """The tables of a report, below a line on the origin of its numbers."""
+    parts = [origin(sweep, section.report, records)]
+    parts.append(_markdown_table(section.table, len(section.report.row_axes)))
+    if section.notes:
+        parts.append(section.notes)
+    if _has(section.paper):
+        parts += ["Reference values:", _markdown_table(*_paper_table(section))]
+    parts += [COSTS, _markdown_table(section.costs, _cost_texts(section))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _has(rows: pd.DataFrame | None) -> bool:
+    return rows is not None and len(rows) > 0
+
+
+def _cost_texts(section: Section) -> int:
+    return 2 if section.report.lines else 1
+
+
+def _markdown_table(rows: pd.DataFrame, texts: int) -> str:
+    lines = [
+        list(rows.columns),
+        ["---"] * texts + ["---:"] * (len(rows.columns) - texts),
+        *rows.itertuples(index=False, name=None),
     ]
-    seeds = [seed for seed in by_seed[0] if all(seed in scores for scores in by_seed)]
-    means = [statistics.fmean(scores[seed] for scores in by_seed) for seed in seeds]
-    return Combination(means, [r for cell in cells for r in cell.records if r["seed"] in seeds])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _floor(sweep: grid.Sweep, records: Sequence[Mapping[str, Any]], **values: str) -> float | None:
-    """The floor of a panel; for the overall one the mean of all."""
-    is_overall = values[sweep.report["panels"]] in _overall(sweep)
-    places = _in_each_panel(sweep, values) if is_overall else [values]
-    floors = [gather(sweep, records, **place).average("floor") for place in places]
-    return None if None in floors else statistics.fmean(floors)
+def _paper_table(section: Section) -> tuple[pd.DataFrame, int]:
+    """The reference values of other combinations than ours, and how many columns are texts."""
+    report, paper = section.report, section.paper
+    axes = [axis for axis in report.axes if axis in paper and axis != report.lines]
+    texts = paper.assign(text=[table.reference_text(row) for _, row in paper.iterrows()])
+    if report.lines not in paper:
+        return texts[[*axes, "text"]].rename(columns={"text": figure.PAPER}), len(axes)
+    lines = list(dict.fromkeys(paper[report.lines]))
+    wide = []
+    for key, group in texts.groupby(axes, sort=False) if axes else [((), texts)]:
+        values = dict(zip(group[report.lines], group["text"], strict=True))
+        row = dict(zip(axes, key, strict=True))
+        wide.append(row | {name: values.get(name, table.MISSING) for name in lines})
+    return pd.DataFrame(wide, dtype=object), len(axes)
 
 
-def _in_each_panel(sweep: grid.Sweep, values: Mapping[str, str]) -> list[dict[str, str]]:
-    panels = sweep.report["panels"]
-    return [{**values, panels: value.name} for value in sweep.axes[panels]]
+def csv(section: Section) -> str:
+    """The numbers of a report; an empty cell is missing."""
+    rows, report = section.rows, section.report
+    rows = rows.drop(columns="reference_parameters", errors="ignore")
+    rows.insert(len(report.axes), "score", report.score)
+    return rows.to_csv(index=False, float_format="%.10g", lineterminator="\n")
 
 
-def _overall(sweep: grid.Sweep) -> list[str]:
-    """The name of the overall panel, if there is one."""
-    return [sweep.report["overall"]] if "overall" in sweep.report else []
+def html(
+    sweep: grid.Sweep, sections: Sequence[Section], records: Sequence[Mapping[str, Any]]
+) -> str:
+    """The page of a sweep."""
+    parts = []
+    for section in sections:
+        report = section.report
+        title = "" if len(sections) == 1 else (report.name or report.score).replace("_", " ")
+        texts = [origin(sweep, report, records), *([section.notes] if section.notes else [])]
+        parts.append(
+            page.Section(title, texts, section.table, len(report.row_axes), section.figures["svg"])
+        )
+        if _has(section.paper):
+            parts.append(page.Section("Reference values", [], *_paper_table(section)))
+    costs = sections[0].costs
+    parts.append(page.Section("Cost", [COSTS], costs, _cost_texts(sections[0])))
+    return page.page(sweep.title, parts)
 
 
-def _panels(sweep: grid.Sweep) -> list[str]:
-    return [*_overall(sweep), *(value.name for value in sweep.axes[sweep.report["panels"]])]
-
-
-def markdown(sweep: grid.Sweep, records: Sequence[Mapping[str, Any]]) -> str:
-    """The table, below a line on the origin of its numbers."""
-    panels, x, lines = (sweep.report[name] for name in ("panels", "x", "lines"))
-    columns = [value.name for value in sweep.axes[lines]]
-    header = [panels, x, *columns, FLOOR]
-    rows = [header, ["---"] * 2 + ["---:"] * (len(columns) + 1)]
-    for panel in _panels(sweep):
-        for place in sweep.axes[x]:
-            at = {panels: panel, x: place.name}
-            cells = [gather(sweep, records, **at, **{lines: name}) for name in columns]
-            floor = _floor(sweep, records, **at)
-            shown = MISSING if floor is None else f"{floor:.1f}"
-            rows.append([panel, place.name, *map(str, cells), shown])
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return f"{_origin(sweep, records)}\n\n{table}\n"
-
-
-def _origin(sweep: grid.Sweep, records: Sequence[Mapping[str, Any]]) -> str:
+def origin(sweep: grid.Sweep, report: Report, records: Sequence[Mapping[str, Any]]) -> str:
+    """Where the numbers of a report come from."""
     commits = sorted({str(record["commit"]) for record in records})
     machines = sorted({record["hardware"] for record in records})
+    seeds = sorted({record["seed"] for record in records})
     hours = sum(record["seconds"] for record in records) / 3600
     return (
-        f"{sweep.report['score']} at the best evaluation, mean ± standard deviation (number of "
-        f"seeds); {len(records):,} of {len(sweep.cells):,} runs, {hours:.1f} hours on "
-        f"{'; '.join(machines)}; commit {', '.join(commits)}."
+        f"{report.score} at the best evaluation, mean ± standard deviation (number of seeds); "
+        f"{len(records):,} of {len(sweep.cells):,} runs, seeds {', '.join(map(str, seeds))}, "
+        f"{hours:.1f} hours on {'; '.join(machines)}; commit {', '.join(commits)}."
     )
-
-
-def _write_csv(path: str, sweep: grid.Sweep, records: Sequence[Mapping[str, Any]]) -> None:
-    panels = sweep.report["panels"]
-    every = [{**cell.values, panels: name} for name in _overall(sweep) for cell in sweep.cells]
-    every += [dict(cell.values) for cell in sweep.cells]
-    combinations = {tuple(values.items()): None for values in every}
-    with io.StringIO() as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*sweep.axes, *CSV_COLUMNS])
-        for combination in combinations:
-            values = dict(combination)
-            cell = gather(sweep, records, **values)
-            numbers = [cell.mean, cell.std, *map(cell.average, CSV_COLUMNS[4:])]
-            texts = ["" if number is None else f"{number:.10g}" for number in numbers]
-            row = [*values.values(), sweep.report["score"], len(cell.scores), *texts]
-            writer.writerow(row)
-        shared_files.replace(path, file.getvalue().encode())
-
-
-def _draw(path: str, sweep: grid.Sweep, records: Sequence[Mapping[str, Any]]) -> None:
-    from matplotlib.figure import Figure  # needs no display; slow to import
-
-    panels, x, lines = (sweep.report[name] for name in ("panels", "x", "lines"))
-    names = _panels(sweep)
-    columns = min(min(COLUMNS, key=lambda count: -len(names) % count), len(names))
-    rows = -(-len(names) // columns)
-    size = (PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows + 0.4)
-    figure = Figure(figsize=size, layout="constrained")
-    all_axes = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
-    places = _places(sweep, records)
-    for axes, name in zip(all_axes, names):
-        for line in (value.name for value in sweep.axes[lines]):
-            at = {panels: name, lines: line}
-            cells = {p: gather(sweep, records, **at, **{x: p}) for p in places}
-            shown = {p: cell for p, cell in cells.items() if cell.scores}
-            axes.errorbar(
-                [places[p] for p in shown],
-                [cell.mean for cell in shown.values()],
-                yerr=[cell.std or 0.0 for cell in shown.values()],
-                marker="o",
-                capsize=3,
-                label=line,
-            )
-        floor = _floor(sweep, records, **{panels: name})
-        if floor is not None:
-            axes.axhline(floor, color="gray", linestyle=":", label=FLOOR)
-        if _counts_parameters(places):
-            axes.set_xscale("log")
-        axes.set_xticks([*places.values()], [*places], minor=False)
-        axes.minorticks_off()
-        axes.set(title=name, ylim=(-3, 103))
-        axes.grid(alpha=0.3)
-    for axes in all_axes[len(names) :]:
-        axes.set_visible(False)
-    figure.supylabel(sweep.report["score"])
-    figure.supxlabel(f"{x}, by parameters" if _counts_parameters(places) else x)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
-    with io.BytesIO() as file:
-        figure.savefig(file, dpi=120)
-        shared_files.replace(path, file.getvalue())
-
-
-def _places(sweep: grid.Sweep, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The x coordinate of each value: the models' parameter counts, if these are distinct."""
-    x = sweep.report["x"]
-    names = [value.name for value in sweep.axes[x]]
-    found = [gather(sweep, records, **{x: name}).average("model_parameters") for name in names]
-    sizes = [size for size in found if size is not None]
-    if len(sizes) > 1 and len(set(sizes)) == len(sizes):
-        return {name: size for name, size in zip(names, found, strict=True) if size is not None}
-    return {name: float(place) for place, name in enumerate(names)}
-
-
-def _counts_parameters(places: Mapping[str, float]) -> bool:
-    return min(places.values()) > 0

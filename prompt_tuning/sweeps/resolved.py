@@ -14,6 +14,7 @@ from prompt_tuning.checkpoints import checkpoint
 from prompt_tuning.inference.frozen import load_parameters
 from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.run import MACRO_OF_FIELD, Run
+from prompt_tuning.sweeps import commands
 from prompt_tuning.sweeps.grid import Cell
 from prompt_tuning.training import settings
 
@@ -30,13 +31,7 @@ def load_run(cell: Cell, folder: str = "unused") -> Run:
     Raises:
       ValueError: see `config.load`.
     """
-    bindings = [
-        *cell.bindings,
-        f"RANDOM_SEED = {cell.seed}",
-        f"MODEL_DIR = {folder!r}",
-        "Run.eval_rank = True",
-    ]
-    return config.load(cell.gin_files, bindings)
+    return config.load(cell.gin_files, commands.bindings(cell, folder))
 
 
 def load_runs(cells: Iterable[Cell], loaded: Loaded) -> dict[str, Run]:

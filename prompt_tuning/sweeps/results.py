@@ -4,6 +4,12 @@
     results.jsonl       one line each: what `cat results/*.json` makes of them, to be kept in one
                         file; a cell's own file comes before its line
 
+A record has the cell (key, values, seed), `settings` and `frozen_model`, the dev metrics of the
+best and the last evaluation, `curve`, `levels` (the score of each level of difficulty), `floor` (of
+a constant answer), `steps`, `seconds`, `trainable_parameters` and others, what the run took (see
+costs.py) and forgot (forgetting.py), and its origin. Older records lack some; a report shows what
+is not there, or is null, as missing.
+
 A result counts for a cell as long as the cell's resolved configuration and the fingerprint of the
 frozen model are those that it was made with.
 """

@@ -9,8 +9,8 @@ over those of a worker that is not heard of any more. A run taken over is resume
 see the same folder of runs, and starts anew otherwise. The seconds of a result include the attempts
 before it, of a killed one until its last beat.
 
-A run that fails is recorded and the others continue. A failure that a worker finds when it starts
-is retried, one that happens later is not.
+A run that fails is recorded with its error and the others continue. It is not run again until a
+worker is started with --retry_failed, which takes what had failed by then.
 
 Runs of the same shape share compiled programs and loaded data, so that a run takes only the time
 of its steps; so a worker prefers the other seeds of what it ran last, and leaves those of another
@@ -20,16 +20,22 @@ saved.
 """
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-import numpy as np
-
 from prompt_tuning import paths
 from prompt_tuning.data import batches
-from prompt_tuning.sweeps import attempt, grid, leases, resolved, results
+from prompt_tuning.sweeps import (
+    attempt,
+    commands,
+    display,
+    estimates,
+    grid,
+    leases,
+    resolved,
+    results,
+)
 from prompt_tuning.training import progress
 
 POLLS = 36  # per lease, while there is nothing to do but to wait
@@ -44,6 +50,7 @@ def run_sweep(
     keep: str = "prompts",
     lease_seconds: float = leases.LEASE_SECONDS,
     together: int = 1,
+    retry_failed: bool = False,
 ) -> int:
     """Makes the runs of a sweep that have no result yet, together with other workers.
 
@@ -53,6 +60,7 @@ def run_sweep(
       keep: what is kept of a run's folder after it was measured, one of `attempt.KEPT`.
       lease_seconds: after how long without a sign of life others take over the run of this worker.
       together: how many runs are trained at once, at most, see `training/together.py`.
+      retry_failed: also run what has failed before.
 
     Returns:
       The number of runs made by this worker.
@@ -72,15 +80,15 @@ def run_sweep(
     results.check_models(sweep, done, left, loaded)
     print(f"{len(chosen):,} runs, {len(chosen) - len(left):,} of them done already")
     cells = leases.Cells(sweep.results, lease_seconds=lease_seconds)
-    worker = Worker(sweep, cells, keep, done, left, loaded, together)
+    worker = Worker(sweep, cells, keep, done, left, loaded, together, retry_failed)
     with batches.keep_loaded():
         made = worker.work()
-    if saved := compare_together(list(done.values())):
+    if saved := estimates.compare_together(list(done.values())):
         print(saved)
     if worker.failed:
         raise ValueError(
             f"{len(worker.failed)} of {len(left)} runs failed: {', '.join(worker.failed)}. Their "
-            f"output is in {sweep.runs}/RUN/{attempt.LOG}; the same command retries them."
+            f"output is in {sweep.runs}/RUN/{attempt.LOG}; --retry_failed runs them again."
         )
     return made
 
@@ -95,10 +103,10 @@ class Worker:
       done: the records of the runs that have a result, by key; new ones are added.
       left: the cells to work on.
       loaded: configurations loaded earlier; new ones are added.
-      together: see `run_sweep`.
+      together, retry_failed: see `run_sweep`.
 
     Attributes:
-      failed: the error of each run that failed since the worker began, by key.
+      failed: the error of each run that failed, by key; of those to be retried, again.
     """
 
     def __init__(
@@ -110,6 +118,7 @@ class Worker:
         left: Sequence[grid.Cell],
         loaded: resolved.Loaded,
         together: int = 1,
+        retry_failed: bool = False,
     ):
         self.failed: dict[str, str] = {}
         self._sweep = sweep
@@ -123,20 +132,41 @@ class Worker:
         self._workers = 1  # that are running
         self._last_values: Mapping[str, str] = {}
         self._others: dict[str, str] = {}  # who runs which cell, as printed last
-        found = cells.newest(self._pending)
+        self._mine: dict[str, display.Mine] = {}
+        self._busy: dict[str, str] = {}  # who runs which cell, as seen last
+        self._finished: list[tuple[str, float, float]] = []  # newest first
+        self._ends_at: float | None = None
+        self._display = display.choose(self.snapshot, cells.worker)
+        found = cells.newest(self._pending) if retry_failed else {}
         self._retried = {key: entry.number for key, entry in found.items()}
 
     def work(self) -> int:
         """Works until every cell has a result or has failed; returns how many were run here."""
         made = 0
-        while True:
-            claimed = self._patiently(self._next)
-            if claimed:
-                made += self._attempt(claimed)
-            elif not self._pending:
-                return made
-            else:
-                self._sleep()
+        with self._display:
+            while True:
+                claimed = self._patiently(self._next)
+                if claimed:
+                    made += self._attempt(claimed)
+                elif not self._pending:
+                    return made
+                else:
+                    self._sleep()
+
+    def snapshot(self) -> display.Snapshot:
+        """What is known now, for the table; another thread asks."""
+        failed = len(self.failed)
+        left = None if self._ends_at is None else max(0.0, self._ends_at - time.monotonic())
+        return display.Snapshot(
+            total=self._total,
+            done=self._total - len(self._pending) - failed,
+            failed=failed,
+            mine=dict(self._mine),
+            others=dict(self._busy),
+            finished=list(self._finished),
+            score=self._sweep.score,
+            seconds_left=left,
+        )
 
     def _patiently(self, call: Callable[[], Found]) -> Found:
         """Asks a bucket again that cannot be reached for a while."""
@@ -154,7 +184,7 @@ class Worker:
         entries = self._look()
         claimed = self._claim(entries)
         if not claimed:
-            self._print_others(entries)
+            self._print_others()
         return claimed
 
     def _sleep(self) -> None:
@@ -171,8 +201,8 @@ class Worker:
         for key, entry in entries.items():
             if entry.state == "failed" and entry.number > self._retried.get(key, 0):
                 self._note_failed(key, entry.content["error"], entry.worker)
-        running = {entry.worker for entry in entries.values() if not entry.is_free}
-        self._workers = len(running) + 1
+        self._busy = {key: entry.worker for key, entry in entries.items() if not entry.is_free}
+        self._workers = len(set(self._busy.values())) + 1
         return {key: entry for key, entry in entries.items() if key in self._pending}
 
     def _claim(self, entries: Mapping[str, leases.Entry]) -> list[tuple[grid.Cell, leases.Lease]]:
@@ -201,12 +231,15 @@ class Worker:
         """Runs cells; returns how many were run to their end, by this worker."""
         cells = [cell for cell, _ in claimed]
         self._last_values = cells[-1].values
-        folders = [os.path.join(self._sweep.runs, cell.key) for cell in cells]
+        folders = [commands.folder(self._sweep, cell) for cell in cells]
+        self._mine = self._begun(cells, folders)
         try:
             with contextlib.ExitStack() as stack:
                 for _, lease in claimed:
                     stack.enter_context(lease.kept())
-                records = attempt.make(cells, folders, self._cells.lease_seconds)
+                records = attempt.make(
+                    cells, folders, self._cells.lease_seconds, self._sweep.forgetting_task
+                )
         except leases.LeaseLost:
             for cell, lease in claimed:
                 if lease.lost or not lease.end("stopped"):
@@ -216,8 +249,17 @@ class Worker:
             for _, lease in claimed:
                 lease.end("stopped")
             raise
+        finally:
+            self._mine = {}
         ended = zip(cells, [lease for _, lease in claimed], folders, records, strict=True)
         return sum([self._end(*one) for one in ended])
+
+    def _begun(self, cells: Sequence[grid.Cell], folders: Sequence[str]) -> dict[str, display.Mine]:
+        runs, now = resolved.load_runs(cells, self._loaded), time.monotonic()
+        return {
+            cell.key: display.Mine(folder, runs[cell.key].train_steps * cell.train, now)
+            for cell, folder in zip(cells, folders, strict=True)
+        }
 
     def _end(self, cell: grid.Cell, lease: leases.Lease, folder: str, record: dict) -> bool:
         """Ends an attempt; returns whether the cell was still this worker's."""
@@ -234,33 +276,34 @@ class Worker:
         attempt.tidy(folder, self._keep)
         return True
 
-    def _print_others(self, entries: Mapping[str, leases.Entry]) -> None:
-        running = {key: entry.worker for key, entry in entries.items() if not entry.is_free}
+    def _print_others(self) -> None:
+        running = self._busy
         if running and running != self._others:
             listed = ", ".join(f"{key} (on {worker})" for key, worker in running.items())
-            print(f"waiting for {len(running):,} runs of other workers: {listed}", flush=True)
+            self._display.say(f"waiting for {len(running):,} runs of other workers: {listed}")
             self._others = running
 
     def _note_done(self, key: str, record: results.Record) -> None:
         self._done[key] = record
         del self._pending[key]
-        left = seconds_left(list(self._pending.values()), list(self._done.values()))
+        left = estimates.seconds_left(list(self._pending.values()), list(self._done.values()))
+        self._ends_at = time.monotonic() + left / self._workers
         remaining = progress.human_time(left / self._workers)
-        score = record["best"].get(self._sweep.report["score"], float("nan"))
-        print(
-            f"{self._number()}  {key}  {self._sweep.report['score']} {score:.2f}  "
-            f"{record['seconds']:.0f} s on {record['worker']}  ETA {remaining}",
-            flush=True,
+        score = record["best"].get(self._sweep.score, float("nan"))
+        self._finished = [(key, score, record["seconds"]), *self._finished][: display.LAST]
+        self._display.say(
+            f"{self._number()}  {key}  {self._sweep.score} {score:.2f}  "
+            f"{record['seconds']:.0f} s on {record['worker']}  ETA {remaining}"
         )
 
     def _note_failed(self, key: str, error: str, worker: str) -> None:
         self.failed[key] = error
         del self._pending[key]
-        print(f"{self._number()}  {key}  FAILED on {worker}: {error}", flush=True)
+        self._display.say(f"{self._number()}  {key}  FAILED on {worker}: {error}")
 
     def _note_lost(self, key: str) -> bool:
         worker = self._cells.worker
-        print(f"{key}  LOST on {worker}: not heard of for too long, another has it", flush=True)
+        self._display.say(f"{key}  LOST on {worker}: not heard of for too long, another has it")
         return False
 
     def _number(self) -> str:
@@ -271,38 +314,4 @@ class Worker:
         if entry is not None and entry.state == "running":
             seconds = entry.unchanged_seconds
             where += f", taken over from {entry.worker}, not heard of for {seconds:.0f} s"
-        print(f"{key}  {where}", flush=True)
-
-
-def compare_together(done: Sequence[results.Record]) -> str | None:
-    """A line on what training runs together has saved; None if none were.
-
-    Compares with the most similar runs that were made alone.
-    """
-    joint = [record for record in done if "together" in record]
-    alone = [record for record in done if "together" not in record and record["best"].get("step")]
-    if not joint:
-        return None
-    took = sum(record["seconds"] for record in joint)
-    line = f"{len(joint)} runs were trained together, {took / len(joint):.0f} s each"
-    if not alone:
-        return f"{line}; none was made alone, to compare with"
-    similar = [_similar_seconds(record["values"], alone) for record in joint]
-    saved = sum(similar) - took
-    return (
-        f"{line}; similar ones alone took {np.mean(similar):.0f} s, {sum(similar) / took:.2f} "
-        f"times as long: {progress.human_time(abs(saved))} {'saved' if saved > 0 else 'lost'}"
-    )
-
-
-def _similar_seconds(values: Mapping[str, str], done: Sequence[results.Record]) -> float:
-    """The mean time of the runs that have the most values in common."""
-    alike = [sum(values[a] == record["values"].get(a) for a in values) for record in done]
-    return float(
-        np.mean([r["seconds"] for r, n in zip(done, alike, strict=True) if n == max(alike)])
-    )
-
-
-def seconds_left(cells: Sequence[grid.Cell], done: Sequence[results.Record]) -> float:
-    """Estimates how long runs will take: each as long as the most similar ones that are done."""
-    return sum(_similar_seconds(cell.values, done) for cell in cells) if done else 0.0
+        self._display.say(f"{key}  {where}")

@@ -129,7 +129,8 @@ def evaluate_and_save(training: Training, steps: Steps, state: TrainState) -> st
     run, store, metrics, step = training.run, training.store, training.metrics, state.step
     params = stacking.nested(trees.merge(state.trainable, training.frozen), training.model.compute)
     result = evaluate.measure_all(training.model, params, training.dev_sets, run)
-    metrics.write(step, run.eval_split, result.metrics | {"dev_score": result.score} | result.rank)
+    score = {"dev_score": result.score}
+    metrics.write(step, run.eval_split, result.metrics | score | result.rank | result.named_levels)
     metrics.write_samples(step, run.eval_split, result.samples)
     metrics.flush()
     best_score = store.best_score

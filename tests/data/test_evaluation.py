@@ -31,6 +31,23 @@ def test_token_ids_are_decoded_up_to_eos(four):
     assert evaluation.measure(four, tokens).metrics == {"accuracy": 100.0}
 
 
+def test_the_score_of_each_level(four):
+    """Levels 2, 1, 10 and 2; a row without a label is of no level."""
+    rows = tuple(
+        {**row, "level": level} for row, level in zip(four.raw, (2, 1, 10, 2), strict=True)
+    )
+    predictions = ["awful", "nice", "awful", "nice"]
+    assert evaluation.measure_levels(four, predictions) == {}
+    examples = dataclasses.replace(four, raw=rows)
+    found = evaluation.measure_levels(examples, predictions)
+    assert found == {"1": 0.0, "2": 50.0, "10": 100.0}
+    assert list(found) == ["1", "2", "10"]
+    assert evaluation.measure(examples, predictions).metrics == {"accuracy": 50.0}
+    unlabelled = ({**rows[0], "targets_pretokenized": b"<unk>"}, *rows[1:])
+    found = evaluation.measure_levels(dataclasses.replace(four, raw=unlabelled), predictions)
+    assert found == {"1": 0.0, "2": 0.0, "10": 100.0}
+
+
 def test_another_number_of_predictions_is_refused(four):
     with pytest.raises(ValueError, match=r"has 4 examples, but there are 3 predictions"):
         evaluation.measure(four, ["awful"] * 3)

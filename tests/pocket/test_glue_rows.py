@@ -365,7 +365,7 @@ FORMATS = (
 
 
 def test_the_scores_of_one_word_cues():
-    """The scores that experiments/pocket/README.md names: of a reader who looks for one word."""
+    """The scores that experiments/figure1_scale names: of a reader who looks for one word."""
     boolq = glue_rows.rows("boolq", "validation")
     right = [
         (row["question"].split()[-1] in row["passage"].split()) == row["label"] for row in boolq

@@ -3,6 +3,7 @@
 file             of the sweep, local or gs://
 lease_seconds    see `run_sweep`
 events           a file; 'begin KEY PROCESS FROM' and 'end KEY PROCESS' are appended to it
+options          further ones of `sweep run`
 fails            the key of a run that fails
 bucket           a folder that stands in for gs://
 server           of the API of that bucket; it is the one place where conditions are checked
@@ -56,6 +57,7 @@ def main(settings):
     patch.setattr(measure, "measure", lambda run, train: count(settings, run))
     patch.setattr(resolved, "_read_fingerprint", lambda *_: "0123")
     options = ["--keep=all", f"--lease_seconds={settings['lease_seconds']}"]
+    options += settings.get("options", [])
     return cli.main(["sweep", "run", settings["file"], *options])
 
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from prompt_tuning.sweeps import grid
+from prompt_tuning.sweeps import grid, resolved
 
 
 def keys(cells):
@@ -35,6 +35,62 @@ def test_a_sweep_in_a_bucket(sweep_file, bucket):
     assert sweep.cells == grid.read_sweep(str(sweep_file)).cells
     with pytest.raises(ValueError, match=r"^The sweep gs://bucket/nothing.toml cannot be read: "):
         grid.read_sweep("gs://bucket/nothing.toml")
+
+
+def test_a_folder_is_its_sweep(sweep_file):
+    assert grid.read_sweep(str(sweep_file.parent)) == grid.read_sweep(str(sweep_file))
+
+
+def test_any_number_of_axes_and_what_the_report_does_not_name_is_rows(sweep_file):
+    more = "[axes.length.1]\nbindings = ['PROMPT_LENGTH = 1']\n[axes.length.2]\n[axes.start.a]\n"
+    sweep_file.write_text(sweep_file.read_text().replace("[[exclude]]", more + "[[exclude]]", 1))
+    sweep = grid.read_sweep(str(sweep_file))
+    assert len(sweep.cells) == 2 * len(A_AND_B + TRUE)
+    assert sweep.cells[0].key == "awful-a-frozen-1-a-0"
+    (report,) = sweep.reports
+    assert (report.rows, report.row_axes) == (
+        ("length", "start"),
+        ["task", "length", "start", "size"],
+    )
+
+
+def test_one_axis_is_enough(sweep_file):
+    text = sweep_file.read_text()
+    text = text[: text.index("[report]")] + '[report]\nscore = "dev_score"\nx = "size"\n'
+    sweep_file.write_text(text + "[axes.size.a]\n[axes.size.b]\n")
+    sweep = grid.read_sweep(str(sweep_file))
+    assert keys(sweep.cells) == ["a-0", "a-1", "b-0", "b-1"]
+    assert sweep.reports[0].axes == ["size"]
+
+
+def test_a_complete_configuration_is_a_base(sweep_file):
+    """One of configs/, with its includes; an axis overrides what it sets."""
+    sweep_file.write_text(
+        'runs = "r"\nseeds = [0]\ngin_files = ["configs/pocket/cb_prompt_tuning.gin"]\n'
+        '[report]\nscore = "dev_score"\nx = "length"\n'
+        "[axes.length.1]\nbindings = ['PROMPT_LENGTH = 1']\n[axes.length.16]\n"
+    )
+    runs = [resolved.load_run(cell) for cell in grid.read_sweep(str(sweep_file)).cells]
+    assert [(run.prompt_length, run.model.name) for run in runs] == [
+        (1, "pocket_s"),
+        (16, "pocket_s"),
+    ]
+
+
+def test_several_reports_have_names(sweep_file):
+    one = '[[report]]\nscore = "dev_score"\nx = "size"\n'
+    text = sweep_file.read_text().replace("[report]", "[[report]]")
+    sweep_file.write_text(text.replace("[axes.task.awful]", one + "[axes.task.awful]"))
+    message = "all but the first need a name, each another one; got None, None."
+    with pytest.raises(ValueError, match=re.escape(message)):
+        grid.read_sweep(str(sweep_file))
+    sweep_file.write_text(sweep_file.read_text().replace(one, one + 'name = "by size"\n'))
+    with pytest.raises(ValueError, match="name is letters, digits and '_'; got 'by size'."):
+        grid.read_sweep(str(sweep_file))
+    sweep_file.write_text(sweep_file.read_text().replace("by size", "size"))
+    first, second = grid.read_sweep(str(sweep_file)).reports
+    assert (first.file("table.md"), second.file("table.md")) == ("table.md", "table_size.md")
+    assert second.rows == ("task", "method")
 
 
 def test_a_cell_joins_the_settings_of_its_values(sweep_file):
@@ -85,7 +141,17 @@ def test_unknown_names_are_refused(sweep_file, shard, only, message):
     [
         ("seeds = [0, 1]", "seed = [0, 1]", "has the unknown key 'seed'; known keys: axes, "),
         ("seeds = [0, 1]", "", "lacks 'seeds'"),
-        ('lines = "method"', 'lines = "size"', "must name the three axes, one each: task,"),
+        ('lines = "method"', 'lines = "size"', "names the axis 'size' more than once; each axis"),
+        ('lines = "method"', 'lines = "colour"', "names the axis 'colour'; there are task, size, "),
+        ('lines = "method"', 'rows = "method"', "[report]: rows is a list of axes; got 'method'."),
+        ('lines = "method"', 'split = "task"', "split is 'level', which adds an axis of that name"),
+        ('lines = "method"', "lines = 3", "[report]: lines is a text; got 3."),
+        ('lines = "method"', "comparable = 1", "comparable is true or false; got 1."),
+        ('lines = "method"', "digits = 1.5", "digits is a whole number; got 1.5."),
+        ('lines = "method"', "columns = 3", "[report] has the unknown key 'columns'"),
+        ('x = "size"', "", "[report] lacks 'x'"),
+        ("[axes.task.awful]", "[[report]]\n[axes.task.awful]", "cannot be read"),
+        ("seeds = [0, 1]", "seeds = [0, 1]\ntitle = 3", "title is a text; got 3."),
         ("train = false", "trains = false", "[axes.method.frozen] has the unknown key 'trains'"),
         ('task = "true"', 'task = "untrue"', "[[exclude]] names task = 'untrue'"),
         ('size = "b"\nmethod', 'size = "c"\nmethod', "[[set]] names size = 'c'; there are a, b."),
@@ -94,7 +160,7 @@ def test_unknown_names_are_refused(sweep_file, shard, only, message):
         (
             'x = "size"',
             'overall = "true"\nx = "size"',
-            "a text that is not a value of task; got 'true'.",
+            "must not be a value of task; got 'true'.",
         ),
         ("seeds = [0, 1]", "seeds = 2", "seeds is a list of whole numbers; got 2."),
         (

@@ -1,4 +1,4 @@
-"""The README of experiments/pocket and configs/pocket/*_tuning.gin state the measured scores."""
+"""experiments/figure1_scale and configs/pocket/*_tuning.gin state the measured scores."""
 
 import dataclasses
 import re
@@ -12,7 +12,7 @@ from prompt_tuning.sweeps import grid, report, resolved, results
 from prompt_tuning.training import settings
 
 PROJECT = Path(__file__).parents[2]
-SWEEP = grid.read_sweep(str(PROJECT / "experiments/pocket/sweep.toml"))
+SWEEP = grid.read_sweep(str(PROJECT / "experiments/figure1_scale/sweep.toml"))
 TASKS = ("boolq", "cb", "copa", "multirc", "record", "rte", "wic", "wsc")
 EXPECTED = re.compile(
     r"Expected: best dev score ([\d.]+), measured ([\d.]+) to ([\d.]+) over (\d) seeds; a constant "
@@ -42,7 +42,9 @@ def test_a_config_is_the_run_that_was_measured(done, task, method):
 
 
 def test_the_readme_has_the_table_of_the_results(done):
-    shown = report.markdown(SWEEP, list(done.values()))
-    folder = PROJECT / "experiments/pocket"
+    records = list(done.values())
+    section = report.make(SWEEP, SWEEP.reports[0], records)
+    shown = report.markdown(SWEEP, section, records)
+    folder = PROJECT / "experiments/figure1_scale"
     assert (folder / "table.md").read_text() == shown
     assert shown.split("\n\n")[1] in (folder / "README.md").read_text()

@@ -14,7 +14,7 @@ from prompt_tuning.cli import main
 from prompt_tuning.data import batches
 from prompt_tuning.model import decoding
 from prompt_tuning.pocket import models
-from prompt_tuning.sweeps import grid, leases, measure, resolved, results, runner
+from prompt_tuning.sweeps import estimates, grid, leases, measure, resolved, results, runner
 from prompt_tuning.training import lock, step
 
 ONLY_A = ["task=awful", "size=a"]
@@ -152,7 +152,11 @@ def test_the_others_continue_after_a_failure(sweep_file, counted, capsys):
     log = sweep_file.parent / "runs" / "awful-a-prompt-1" / "log.txt"
     assert "FloatingPointError" in log.read_text()
     fails.clear()
-    assert runner.run_sweep(str(sweep_file), only=ONLY_A) == 1
+    with pytest.raises(ValueError, match="1 of 1 runs failed: .*; --retry_failed runs them again"):
+        runner.run_sweep(str(sweep_file), only=ONLY_A)
+    assert len(made) == 5  # kept with its error
+    assert "FAILED on" in capsys.readouterr().out
+    assert runner.run_sweep(str(sweep_file), only=ONLY_A, retry_failed=True) == 1
     assert made[5:] == ["awful-a-prompt-1"]
     assert not attempts(sweep_file, "awful-a-prompt-1")
 
@@ -199,8 +203,8 @@ def test_the_time_that_was_saved():
     alone = [record | {"seconds": 90.0}, record | {"seconds": 110.0}]
     other = record | {"values": {"task": "b"}, "seconds": 1000.0}
     joint = [record | {"seconds": 50.0, "together": 2}] * 2
-    assert runner.compare_together(alone) is None
-    assert runner.compare_together([*alone, other, *joint]) == (
+    assert estimates.compare_together(alone) is None
+    assert estimates.compare_together([*alone, other, *joint]) == (
         "2 runs were trained together, 50 s each; similar ones alone took 100 s, 2.00 times as "
         "long: 0:01:40 saved"
     )
@@ -262,7 +266,7 @@ def test_the_seconds_of_earlier_attempts_count(sweep_file, counted, monkeypatch)
     path = sweep_file.parent / "results/attempts/awful-a-prompt-0.2.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"seconds": 100.0}))
     fails.clear()
-    runner.run_sweep(str(sweep_file), only=only)
+    runner.run_sweep(str(sweep_file), only=only, retry_failed=True)
     first, second = (line["seconds"] for line in lines(sweep_file))
     assert 100.0 <= first < 130.0
     assert second < 30.0
@@ -277,9 +281,9 @@ def test_a_failure_elsewhere_is_not_retried_at_once(sweep_file, counted, monkeyp
     lease = other.claim("awful-a-prompt-0", None)
     monkeypatch.setattr(time, "sleep", lambda seconds: lease.end("failed", error="no memory"))
     with pytest.raises(ValueError, match="1 of 2 runs failed: awful-a-prompt-0"):
-        runner.run_sweep(str(sweep_file), only=only)
+        runner.run_sweep(str(sweep_file), only=only, retry_failed=True)
     assert made == ["awful-a-prompt-1"]
-    assert runner.run_sweep(str(sweep_file), only=only) == 1
+    assert runner.run_sweep(str(sweep_file), only=only, retry_failed=True) == 1
     assert made == ["awful-a-prompt-1", "awful-a-prompt-0"]
 
 
@@ -419,8 +423,8 @@ def test_what_is_left_takes_as_long_as_what_is_like_it(sweep_file):
         {"values": {"task": "awful", "size": "a", "method": "model"}, "seconds": 70.0},
     ]
     left = [cell for cell in cells if cell.key in ("awful-a-prompt-1", "true-a-model-0")]
-    assert runner.seconds_left(left, done) == 15.0 + 70.0
-    assert runner.seconds_left(left, []) == 0.0
+    assert estimates.seconds_left(left, done) == 15.0 + 70.0
+    assert estimates.seconds_left(left, []) == 0.0
 
 
 def test_keep_must_be_known(sweep_file):

@@ -122,11 +122,16 @@ def test_workers_share_a_sweep_and_one_is_killed(workers):
     assert len(re.findall(taken, "".join(out for _, out in survivors))) == 1
 
 
-def test_what_failed_is_retried_by_the_same_command(workers):
+def test_what_failed_is_retried_on_request(workers):
     for _ in range(2):
         workers.start()
     assert [code for code, _ in workers.ended()] == [2, 2]
     workers._settings["fails"] = None
+    workers.processes.clear()
+    workers.start()
+    ((code, out),) = workers.ended()
+    assert code == 2 and "error: 1 of 1 runs failed" in out
+    workers._settings["options"] = ["--retry_failed"]
     workers.processes.clear()
     workers.start()
     ((code, out),) = workers.ended()
