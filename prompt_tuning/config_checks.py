@@ -13,8 +13,7 @@ from prompt_tuning.config_files import (
 )
 from prompt_tuning.config_types import parameters
 from prompt_tuning.config_values import Names, Reached
-from prompt_tuning.macros import MACROS
-from prompt_tuning.run import MACRO_OF_FIELD
+from prompt_tuning.macros import MACRO_OF_FIELD, MACROS
 
 
 def check_parts(statements: Iterable[Statement], names: Names) -> None:

@@ -34,3 +34,28 @@ MACROS = {
     "MESH": "devices on the axes data and model, such as {'data': 4, 'model': 2}; None chooses",
     "DECODING": "decoding strategy, such as @Greedy()",
 }
+
+# The fields of a Run that a macro sets.
+MACRO_OF_FIELD = {
+    "initial_checkpoint_path": "INITIAL_CHECKPOINT_PATH",
+    "task": "MIXTURE_OR_TASK_NAME",
+    "task_module": "MIXTURE_OR_TASK_MODULE",
+    "task_feature_lengths": "TASK_FEATURE_LENGTHS",
+    "data_dir": "DATA_DIR",
+    "vocabulary_file": "VOCABULARY_FILE",
+    "decoding": "DECODING",
+    "prompt_initializer": "PROMPT_INITIALIZER",
+    "model_dir": "MODEL_DIR",
+    "prompt_length": "PROMPT_LENGTH",
+    "prompt_file": "PROMPT_FILE",
+    "embedding_file": "EMBEDDING_FILE",
+    "train_steps": "TRAIN_STEPS",
+    "batch_size": "BATCH_SIZE",
+    "batch_tokens": "BATCH_TOKENS",
+    "loss_normalizing_factor": "LOSS_NORMALIZING_FACTOR",
+    "seed": "RANDOM_SEED",
+    "eval_period": "EVAL_PERIOD",
+    "eval_output_dir": "EVAL_OUTPUT_DIR",
+    "infer_output_dir": "INFER_OUTPUT_DIR",
+    "mesh": "MESH",
+}

@@ -2,39 +2,26 @@
 
 A configuration fills in a `Run`, and every command takes one. The defaults are
 those of Lester et al. 2021, section 3. Nothing here computes; a setting that
-cannot work is refused here, before anything is loaded or compiled.
+cannot work is refused, see `run_checks.py`, before anything is loaded or compiled.
 """
 
 import dataclasses
-import functools
-import inspect
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import optax
 
-from prompt_tuning import paths
+from prompt_tuning import paths, run_checks
 from prompt_tuning.data.text_prompts import TextPrompt
-from prompt_tuning.methods import model_tuning, of_run
+from prompt_tuning.macros import MACRO_OF_FIELD
+from prompt_tuning.methods import of_run
 from prompt_tuning.methods.method import Method
-from prompt_tuning.model import compute, quantization
+from prompt_tuning.model import compute
 from prompt_tuning.model.decoding import Greedy, Strategy
-from prompt_tuning.model.losses import NORMALIZING_FACTORS, NUM_REAL_TARGET_TOKENS
-from prompt_tuning.model.sizes import DTYPES, T5Config
-from prompt_tuning.parallel.mesh import check_axes
+from prompt_tuning.model.sizes import T5Config
 from prompt_tuning.prompts.initializers import from_class_labels
-from prompt_tuning.prompts.prompt import POSITIONS
 
 RANDOM_WEIGHTS = "random"
-OPTIONAL_COUNTS = (
-    "batch_size",
-    "batch_tokens",
-    "eval_examples",
-    "early_stopping",
-    "microbatch_rows",
-)
-PARAM_DTYPES = (*DTYPES, *quantization.KINDS)
 PATHS = (  # fields that hold one, local or gs://
     "initial_checkpoint_path",
     "data_dir",
@@ -81,6 +68,9 @@ class Run:
         model's own [EMBEDDING_FILE].
       allow_other_model: use a prompt although it was made for other parameters.
       optimizer: makes the optimizer.
+      restore_accumulators: where parameters of the model train with Adafactor, continue with the
+        second moments and the step of a T5X checkpoint that has them, see
+        `training/accumulators.py`.
       weight_decay_rate: share of each trained parameter that every step subtracts, as in T5X not
         multiplied by the learning rate. (AdamW has its own weight decay as well.)
       train_steps: [TRAIN_STEPS].
@@ -153,6 +143,7 @@ class Run:
     allow_other_model: bool = False
 
     optimizer: Callable[[], optax.GradientTransformation]
+    restore_accumulators: bool = True
     weight_decay_rate: float = 0.0
     train_steps: int = 30_000
     batch_size: int | None = None
@@ -187,50 +178,14 @@ class Run:
     resolved: dict[str, Any] | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self):
-        expected = "the dimensions of a model, such as @T5Config()"
-        _require("model", self.model, expected, lambda x: isinstance(x, T5Config))
-        _check_method(self)
+        run_checks.check_method(self, _given(self))
         _resolve_method(self)
-        for name in ("initial_checkpoint_path", "task", "model_dir", "eval_split"):
-            _require(name, getattr(self, name), "some text", _is_text)
-        for name in ("task_module", *PATHS):
-            _require(name, getattr(self, name), "some text or None", _is_text, optional=True)
+        run_checks.check_fields(self)
         for name in PATHS:
             _expand(self, name)
-        for name in ("train_steps", "eval_period", "eval_batch_size", "num_decodes"):
-            _require(name, getattr(self, name), "a whole number, 1 or more", _is_count)
-        for name in OPTIONAL_COUNTS:
-            value = getattr(self, name)
-            _require(name, value, "a whole number, 1 or more, or None", _is_count, optional=True)
-        _check_checkpoint_steps(self)
-        _require("seed", self.seed, "a whole number from 0 to 4,294,967,295", _is_seed)
-        _require("label_smoothing", self.label_smoothing, "in [0, 1)", lambda x: 0 <= x < 1)
-        _require("weight_decay_rate", self.weight_decay_rate, "in [0, 1)", lambda x: 0 <= x < 1)
-        _require("z_loss", self.z_loss, "a number, 0 or more", lambda x: x >= 0)
-        _require(
-            "task_feature_lengths",
-            self.task_feature_lengths,
-            "like {'inputs': 512, 'targets': 8}",
-            lambda x: set(x) == {"inputs", "targets"} and all(_is_count(n) for n in x.values()),
-        )
-        factor = self.loss_normalizing_factor
-        expected = f"a number above 0, None or one of {[*NORMALIZING_FACTORS]}"
-        _require("loss_normalizing_factor", factor, expected, _is_factor, optional=True)
-        _require(
-            "param_dtype", self.param_dtype, f"one of {[*PARAM_DTYPES]}", PARAM_DTYPES.__contains__
-        )
-        expected = "a function that makes an optimizer, such as @adafactor without parentheses"
-        _require("optimizer", self.optimizer, expected, callable)
-        for name in ("eval_rank", "allow_other_model", "pad_to_full_length", "packing"):
-            _require(name, getattr(self, name), "True or False", lambda x: isinstance(x, bool))
-        if self.mesh is not None:
-            check_axes("MESH", self.mesh)
         _resolve_batch(self)
-        _check_compute(self)
-        _check_profile_steps(self)
-        _check_text_prompt(self)
-        expected = "a strategy, such as @Greedy() with parentheses"
-        _require("decoding", self.decoding, expected, _is_strategy)
+        run_checks.check_together(self)
+        object.__setattr__(self, "checkpoint_steps", tuple(self.checkpoint_steps))
 
     @property
     def trains_model(self) -> bool:
@@ -249,34 +204,6 @@ def _expand(run: Run, name: str) -> None:
             raise ValueError(f"{MACRO_OF_FIELD[name]}: {error}") from error
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _is_seed(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 2**32  # JAX would use the lower 32 bits
-
-
-def _is_strategy(value: Any) -> bool:
-    """Whether it can be called as `generate` calls it; BeamSearch without parentheses cannot."""
-    first, *keywords = list(inspect.signature(Strategy.__call__).parameters)[1:]
-    try:
-        inspect.signature(value).bind(first, **dict.fromkeys(keywords))
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
-def _is_factor(value: Any) -> bool:
-    if isinstance(value, str):
-        return value.upper() in NORMALIZING_FACTORS
-    return not isinstance(value, bool) and 0 < value < math.inf
-
-
 def _given(run: Run) -> dict[str, Any]:
     """The fields that change the method: those that were set, not only passed on."""
     before = run.resolved or {}
@@ -285,31 +212,6 @@ def _given(run: Run) -> dict[str, Any]:
         for name in (*of_run.FIELDS, "trainable")
         if getattr(run, name) != before.get(name, AS_METHOD)
     }
-
-
-def _check_method(run: Run) -> None:
-    given = _given(run)
-    checks = {
-        "prompt_length": ("a whole number, 1 or more, or None", _is_length),
-        "prompt_position": (f"one of {POSITIONS}", POSITIONS.__contains__),
-        "prompt_initializer": (
-            "a function (rng, shape), such as @from_class_labels without parentheses",
-            callable,
-        ),
-        "trainable": ("a list of patterns, such as ['.*/mlp/.*']", _is_patterns),
-    }
-    for name, value in given.items():
-        _require(name, value, *checks[name])
-    expected = "a method, such as @prompt_tuning() with parentheses"
-    _require("method", run.method, expected, lambda x: isinstance(x, Method), optional=True)
-
-
-def _is_length(value: Any) -> bool:
-    return value is None or _is_count(value)
-
-
-def _is_patterns(value: Any) -> bool:
-    return isinstance(value, list | tuple) and bool(value) and all(map(_is_text, value))
 
 
 def _resolve_method(run: Run) -> None:
@@ -345,125 +247,3 @@ def _resolve_batch(run: Run) -> None:
             )
     object.__setattr__(run, "batch_size", size or BATCH_SIZE)
     run.resolved["batch_size"] = run.batch_size
-
-
-def _check_checkpoint_steps(run: Run) -> None:
-    _require(
-        "checkpoint_steps",
-        run.checkpoint_steps,
-        f"a list of steps from 0 to TRAIN_STEPS, {run.train_steps}",
-        lambda steps: (
-            isinstance(steps, list | tuple)
-            and all(type(step) is int and 0 <= step <= run.train_steps for step in steps)
-        ),
-    )
-    object.__setattr__(run, "checkpoint_steps", tuple(run.checkpoint_steps))
-    if run.checkpoint_steps and not run.trains_model:
-        raise ValueError(
-            "Run.checkpoint_steps writes the whole model, and in this run only a prompt trains; "
-            "prompts are written at every evaluation. Leave it empty."
-        )
-    if run.checkpoint_steps and run.param_dtype in quantization.KINDS:
-        raise ValueError(
-            "Run.checkpoint_steps writes the whole model, which Run.param_dtype="
-            f"{run.param_dtype!r} keeps rounded. Leave it empty, or set Run.param_dtype='float32'."
-        )
-
-
-def _check_profile_steps(run: Run) -> None:
-    _require(
-        "profile_steps",
-        run.profile_steps,
-        f"the first and the last step to trace, from 1 to TRAIN_STEPS, {run.train_steps}, such as "
-        "(10, 13)",
-        lambda steps: all(map(_is_count, steps)) and _is_range(*steps, run.train_steps),
-        optional=True,
-    )
-    if run.profile_steps is not None and paths.is_remote(run.model_dir):
-        raise ValueError(
-            "Run.profile_steps writes a trace to MODEL_DIR, which must be local for it; got "
-            f"{run.model_dir!r}."
-        )
-
-
-def _check_text_prompt(run: Run) -> None:
-    expected = "a prompt in words, such as @TextPrompt() with parentheses"
-    _require(
-        "text_prompt", run.text_prompt, expected, lambda x: isinstance(x, TextPrompt), optional=True
-    )
-    method = run.method
-    if run.text_prompt is not None and (method.trainable or method.kind != model_tuning.KIND):
-        raise ValueError(
-            f"Run.text_prompt is for a model of which nothing trains, and Run.method is "
-            f"{method.kind}; use gin/methods/prompt_design.gin in place of another method."
-        )
-
-
-def _is_range(first: int, last: int, end: int) -> bool:
-    return first <= last <= end
-
-
-def _check_compute(run: Run) -> None:
-    for name, known in compute.CHOICES.items():
-        compute.check(f"Run.{name}", getattr(run, name), (compute.AUTO, *known))
-    factor = run.loss_normalizing_factor
-    if run.packing and isinstance(factor, str) and factor.upper() != NUM_REAL_TARGET_TOKENS:
-        raise ValueError(
-            f"Run.packing puts several examples into a row, and LOSS_NORMALIZING_FACTOR {factor!r} "
-            f"counts rows. Set it to None, a number or {NUM_REAL_TARGET_TOKENS!r}."
-        )
-    if run.packing and run.pad_to_full_length:
-        raise ValueError("Run.packing and Run.pad_to_full_length exclude each other; set one.")
-    if run.packing or run.microbatch_rows is None:
-        return
-    if run.batch_size % run.microbatch_rows:
-        raise ValueError(
-            f"Run.microbatch_rows must divide BATCH_SIZE, {run.batch_size}; got "
-            f"{run.microbatch_rows}."
-        )
-
-
-def _require(name: str, value: Any, expected: str, test, optional: bool = False) -> None:
-    if optional and value is None:
-        return
-    try:
-        fits = test(value)
-    except (TypeError, AttributeError):
-        fits = False
-    if not fits:
-        macro = MACRO_OF_FIELD.get(name)
-        hint = f" (set by {macro})" if macro else ""
-        raise ValueError(f"Run.{name}{hint} must be {expected}; got {_shown(value)}.")
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, functools.partial | type):
-        return f"@{getattr(value, 'func', value).__name__} without parentheses"
-    if isinstance(value, optax.GradientTransformation):
-        return "an optimizer that was made already"
-    return repr(value)
-
-
-MACRO_OF_FIELD = {
-    "initial_checkpoint_path": "INITIAL_CHECKPOINT_PATH",
-    "task": "MIXTURE_OR_TASK_NAME",
-    "task_module": "MIXTURE_OR_TASK_MODULE",
-    "task_feature_lengths": "TASK_FEATURE_LENGTHS",
-    "data_dir": "DATA_DIR",
-    "vocabulary_file": "VOCABULARY_FILE",
-    "decoding": "DECODING",
-    "prompt_initializer": "PROMPT_INITIALIZER",
-    "model_dir": "MODEL_DIR",
-    "prompt_length": "PROMPT_LENGTH",
-    "prompt_file": "PROMPT_FILE",
-    "embedding_file": "EMBEDDING_FILE",
-    "train_steps": "TRAIN_STEPS",
-    "batch_size": "BATCH_SIZE",
-    "batch_tokens": "BATCH_TOKENS",
-    "loss_normalizing_factor": "LOSS_NORMALIZING_FACTOR",
-    "seed": "RANDOM_SEED",
-    "eval_period": "EVAL_PERIOD",
-    "eval_output_dir": "EVAL_OUTPUT_DIR",
-    "infer_output_dir": "INFER_OUTPUT_DIR",
-    "mesh": "MESH",
-}

@@ -15,6 +15,7 @@ LAYERS = [
     {"model", "data"},
     {"prompts", "methods"},
     {"checkpoints", "parallel"},
+    {"run_checks"},
     {"run"},
     {"inference"},
     {"training"},

@@ -219,6 +219,7 @@ FIELDS = {
     "allow_other_model": "True",
     "trainable": "['.*']",
     "optimizer": "@sgd",
+    "restore_accumulators": "False",
     "weight_decay_rate": "0.5",
     "train_steps": "5",
     "batch_size": "6",

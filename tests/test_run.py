@@ -7,13 +7,14 @@ import re
 import pytest
 import tiny_runs
 
+from prompt_tuning.macros import MACRO_OF_FIELD
 from prompt_tuning.methods.method import Method
 from prompt_tuning.methods.model_tuning import model_tuning
 from prompt_tuning.methods.prompt_tuning import prompt_tuning
 from prompt_tuning.model.decoding import Greedy
 from prompt_tuning.prompts.initializers import from_class_labels
 from prompt_tuning.prompts.prompt import PROMPT_PATH
-from prompt_tuning.run import MACRO_OF_FIELD, Run
+from prompt_tuning.run import Run
 from prompt_tuning.training.optimizers import adafactor
 
 REQUIRED = {

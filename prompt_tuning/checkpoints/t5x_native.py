@@ -4,7 +4,7 @@
       checkpoint                                     msgpack: the tree, version 3
       target.encoder.layers_0.mlp.wo.kernel/.zarray  one zarr array for each parameter
       target.encoder.layers_0.mlp.wo.kernel/0.0
-      state.param_states. ...                        the optimizer's, which is not read here
+      state.param_states. ...                        the optimizer's, see `accumulators`
 
 A leaf of the tree is either the array itself or the description of a zarr array, whose
 path is relative to the checkpoint. The description also records where it was first written
@@ -16,7 +16,7 @@ import functools
 import math
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorstore
@@ -50,13 +50,53 @@ def leaves(folder: str) -> dict[str, Leaf]:
       ValueError: the index or a leaf is missing or damaged, or of a version that this
         cannot read.
     """
-    target = _target(folder)
+    return _leaves(folder, _flatten(_index(folder)["target"]))
+
+
+class Accumulators(NamedTuple):
+    """The second moments of Adafactor.
+
+    Attributes:
+      step: the steps that were done.
+      of: for each parameter v, v_row and v_col, of which those that its shape does not need are
+        one zero.
+    """
+
+    step: int
+    of: dict[str, dict[str, Leaf]]
+    names: tuple[str, ...] = ("v", "v_row", "v_col")
+
+
+def accumulators(folder: str) -> Accumulators | None:
+    """Lists the optimizer's second moments without reading them.
+
+    Returns:
+      None if the checkpoint has none, or another optimizer's.
+
+    Raises:
+      ValueError: see `leaves`.
+    """
+    state = _index(folder).get("state", {})
+    states = _flatten(state.get("param_states") or {})
+    names = Accumulators._field_defaults["names"]
+    kept = {path: value for path, value in states.items() if path.rpartition("/")[2] in names}
+    of: dict[str, dict[str, Leaf]] = {}
+    for path, leaf in _leaves(folder, kept).items():
+        parameter, _, name = path.rpartition("/")
+        of.setdefault(parameter, {})[name] = leaf
+    if not of or any(found.keys() != set(names) for found in of.values()):
+        return None
+    return Accumulators(int(np.asarray(state["step"])), of)
+
+
+def _leaves(folder: str, flat: Mapping[str, Any]) -> dict[str, Leaf]:
+    """The arrays of a flattened part of the index."""
     inline = {
         path: np.asarray(value)
-        for path, value in target.items()
+        for path, value in flat.items()
         if isinstance(value, np.ndarray | np.generic)
     }
-    described = {path: value for path, value in target.items() if path not in inline}
+    described = {path: value for path, value in flat.items() if path not in inline}
     specs = {}
     for path, value in described.items():
         name = _zarr_folder(value, f"The parameter {path!r} of {folder!r}")
@@ -74,16 +114,16 @@ def _copy(array: np.ndarray, index: tuple[slice, ...] = ()) -> np.ndarray:
     return array[index].copy()
 
 
-def _target(folder: str) -> dict[str, Any]:
-    """Reads the index and returns its parameters, {path: array or description}."""
+def _index(folder: str) -> dict[str, Any]:
+    """Reads the index: 'target' and 'state', trees of arrays and descriptions."""
     index_path = leaves_lib.join(folder, INDEX_FILE)
     content = leaves_lib.read_file(folder, INDEX_FILE)
     if content is None:
         raise ValueError(f"There is no T5X index file {index_path!r}.")
     try:
         index = serialization.msgpack_restore(content)
-        version, target = index["version"], index["optimizer"]["target"]
-        flat = _flatten(target)
+        version, optimizer = index["version"], index["optimizer"]
+        _flatten(optimizer["target"])
     except Exception as error:  # msgpack raises a dozen kinds for damaged bytes
         raise ValueError(
             f"{index_path!r} ({len(content)} bytes) is not the index of a T5X checkpoint, or is "
@@ -94,7 +134,7 @@ def _target(folder: str) -> dict[str, Any]:
             f"{index_path!r} is of version {version!r}; versions {_READABLE_VERSIONS} can be read. "
             f"Load and save it with T5X to convert it."
         )
-    return flat
+    return optimizer
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

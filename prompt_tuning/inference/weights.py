@@ -28,7 +28,8 @@ from prompt_tuning.model.sizes import DTYPES, T5Config
 from prompt_tuning.model.stacking import Stacker
 from prompt_tuning.model.transformer import Transformer
 from prompt_tuning.parallel import placing, processes
-from prompt_tuning.run import PARAM_DTYPES, RANDOM_WEIGHTS
+from prompt_tuning.run import RANDOM_WEIGHTS
+from prompt_tuning.run_checks import PARAM_DTYPES
 
 Change = Callable[[trees.FlatTree, T5Config], trees.FlatTree]
 _RANDOM: dict[str, Change | None] = {RANDOM_WEIGHTS: None}
@@ -55,6 +56,15 @@ def register_random(name: str, change: Change) -> None:
       change: `(params, config) -> params`, by T5X's paths.
     """
     _RANDOM[name] = change
+
+
+def is_random(path: str) -> bool:
+    """Whether a checkpoint's path asks for random parameters.
+
+    >>> is_random('random:7'), is_random('runs/random')
+    (True, False)
+    """
+    return path.partition(":")[0] in _RANDOM
 
 
 def load(

@@ -18,7 +18,7 @@ from prompt_tuning.inference import evaluate, loading
 from prompt_tuning.model.transformer import Transformer
 from prompt_tuning.parallel import processes
 from prompt_tuning.run import Run
-from prompt_tuning.training import artifacts, identity, progress, resume, setup
+from prompt_tuning.training import accumulators, artifacts, identity, progress, resume, setup
 from prompt_tuning.training.profiling import ProfiledStep
 from prompt_tuning.training.step import TrainState, TrainStep
 
@@ -165,6 +165,10 @@ def open_run(
     try:
         is_known = identity.is_known(store, run.model_dir, now, [*stream.examples, *dev_sets])
         fresh = resume.fresh_state(trainable, run.optimizer())
+        if store.newest_step is None:
+            fresh, line = accumulators.restore(run, fresh, added)
+            if line is not None:
+                print(name + line)
         state = resume.resume(store, run, fingerprint, fresh, name)
         if processes.is_first():
             if not is_known:

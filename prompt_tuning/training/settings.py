@@ -27,10 +27,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from prompt_tuning import paths
+from prompt_tuning.macros import MACRO_OF_FIELD
 from prompt_tuning.methods import model_tuning, of_run, prompt_tuning
 from prompt_tuning.methods.method import Method
 from prompt_tuning.prompts import files
-from prompt_tuning.run import AS_METHOD, BATCH_SIZE, MACRO_OF_FIELD, Run
+from prompt_tuning.run import AS_METHOD, BATCH_SIZE, Run
 
 # Fields that do not affect the result: folders, speed, additional measurements and files. Data and
 # vocabulary are compared by content, not by path.

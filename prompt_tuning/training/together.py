@@ -27,8 +27,9 @@ from prompt_tuning.data.microbatches import Batch, MicroBatch
 from prompt_tuning.data.prefetch import Prefetch
 from prompt_tuning.inference import loading
 from prompt_tuning.inference.frozen import FrozenT5, transformer
+from prompt_tuning.macros import MACRO_OF_FIELD
 from prompt_tuning.parallel import processes
-from prompt_tuning.run import MACRO_OF_FIELD, Run
+from prompt_tuning.run import Run
 from prompt_tuning.training import artifacts, lock, loop, progress, setup, termination
 from prompt_tuning.training.begin import Steps, Training, open_run, open_store, read_data
 from prompt_tuning.training.step import StepMetrics, TrainState

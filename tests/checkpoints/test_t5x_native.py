@@ -254,3 +254,26 @@ def test_a_failed_write_leaves_nothing(tmp_path):
     with pytest.raises(OSError, match="disk full"):
         t5x_native.write(tmp_path, {"a": np.ones(1), "b": leaf}, 3)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_adafactors_accumulators_are_listed():
+    """The T5X of this checkpoint has no dimension of 128, so every second moment is whole."""
+    found = t5x_native.accumulators(str(NATIVE))
+    shapes = {path: leaf.shape for path, leaf in t5x_native.leaves(str(NATIVE)).items()}
+    assert found.step == 3
+    assert {path: one["v"].shape for path, one in found.of.items()} == shapes
+    assert {one["v_row"].shape for one in found.of.values()} == {(1,)}
+    moment = found.of[LEAF]["v"].read()
+    assert moment.dtype == np.float32
+    assert (moment > 0).all()
+
+
+def test_a_checkpoint_of_parameters_alone_has_no_accumulators(tmp_path):
+    assert t5x_native.accumulators(t5x_native.write(tmp_path, {"a": np.ones(1)}, 3)) is None
+
+
+def test_another_optimizers_state_is_not_adafactors(copy):
+    index = read_index(copy)
+    index["optimizer"]["state"]["param_states"] = {"a": {"grad_ema": np.ones(2)}}
+    write_index(copy, index)
+    assert t5x_native.accumulators(str(copy)) is None

@@ -146,6 +146,13 @@ def test_examples_are_dropped_before_the_instruction_and_that_before_the_questio
     ]
 
 
+def test_the_example_furthest_from_the_question_is_dropped_first():
+    first, second = prompt_design.draw(0, 0, 2, 2)
+    made, _ = prompt_design.write_inputs(examples_of("e f", limit=14), SOLVED, TWO, seed=0)
+    assert {first, second} == {0, 1}
+    assert read(made) == [f"Say yes or no.; {(FIRST, SECOND)[second]} Q e f A"]
+
+
 def test_all_examples_are_there_where_they_fit():
     made, note = prompt_design.write_inputs(examples_of("e f", limit=20), SOLVED, TWO, seed=0)
     assert read(made)[0] in (

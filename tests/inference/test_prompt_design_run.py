@@ -21,7 +21,7 @@ PARTS = [
 ]
 SETTINGS = [
     "INITIAL_CHECKPOINT_PATH=pocket_xs",
-    "TASK_FEATURE_LENGTHS={'inputs': 160, 'targets': 4}",
+    "TASK_FEATURE_LENGTHS={'inputs': 320, 'targets': 4}",
     "Run.eval_examples=20",
     "SHOTS=2",
 ]
@@ -71,6 +71,21 @@ def test_the_words_of_the_labels_are_ranked(tmp_path, data_dir, monkeypatch):
     evaluated = evaluate.evaluate_run(load_run(tmp_path, data_dir, "Run.eval_rank=True"))
     assert ranked == [["true", "false", "neither"]]
     assert evaluated.rank["rank_accuracy"] == evaluated.metrics["accuracy"]
+
+
+def test_a_task_of_two_parts_takes_its_examples_from_the_one_that_trains(tmp_path, data_dir):
+    """WSC's eval part has no train split. It has no labels either, so answers are decoded."""
+    parts = [part.replace("pocket_cb", "pocket_wsc") for part in PARTS]
+    own = [f"MODEL_DIR={tmp_path}", f"DATA_DIR={data_dir}", "Run.eval_examples=4"]
+    evaluate.evaluate_run(config.load(parts, [*SETTINGS, *own]))
+    (file,) = (tmp_path / "eval" / "predictions").iterdir()
+    for line in map(json.loads, file.read_text().splitlines()):
+        instruction, *shots, question = line["input"].split(" | ")
+        assert instruction == "Whom or what does the pronoun between the stars refer to?"
+        assert len(shots) == 2
+        assert all(
+            shot.count("*") == 2 and " answer: " in shot for shot in [*shots, question + " "]
+        )
 
 
 def test_the_seed_draws_other_examples(tmp_path, data_dir):

@@ -15,7 +15,7 @@ from prompt_tuning.model import parameters, quantization
 from prompt_tuning.model.compute import Compute
 from prompt_tuning.model.stacking import stack
 from prompt_tuning.model.transformer import EMBEDDING_PATH
-from prompt_tuning.run import PARAM_DTYPES
+from prompt_tuning.run_checks import PARAM_DTYPES
 
 CONFIG = dataclasses.replace(tiny_runs.MODEL, num_encoder_layers=3, num_decoder_layers=2)
 BYTES = vocabularies.family("byt5").vocabulary

@@ -114,11 +114,11 @@ def test_what_does_not_fit_is_refused():
 
 @pytest.fixture
 def prompt_file(tmp_path):
-    """The embeddings of 'True', 'False' and a name, a little off."""
+    """The embeddings of 'False', 'True' and piece 200, a little off."""
     register.register_models()
     vocabulary = vocabularies.get("pocket")
     table = checkpoint.read_variable("pocket_xs", "token_embedder/embedding")
-    ids = [vocabulary.encode(word)[0] for word in ("False", "True", "karl")]
+    ids = [vocabulary.encode(word)[0] for word in ("False", "True")] + [200]
     rng = np.random.default_rng(0)
     prompt = table[ids] + 0.1 * np.abs(table).mean() * rng.standard_normal((3, table.shape[1]))
     np.save(tmp_path / "prompt.npy", prompt.astype(np.float32))
@@ -134,7 +134,7 @@ def test_the_command_prints_text(prompt_file, capsys):
     printed = capsys.readouterr().out
     lines = printed.splitlines()
     assert lines[0].startswith("   0  ▁False 0.9")
-    assert lines[2].startswith("   2  ▁karl 0.9")
+    assert lines[2].startswith(f"   2  {vocabularies.get('pocket').pieces()[200]} 0.9")
     assert lines[4].split() == ["prompt", "random", "pieces"]
     assert "labels near the position they started at     2.0" in printed
     assert lines[-1] == "label 'True': rank 1 at position 1, rank 1 at its nearest"

@@ -15,7 +15,10 @@ from prompt_tuning.inference import evaluate
 from prompt_tuning.pocket import glue_tasks, register
 
 MIXTURE = "pocket_pair"
-BOOLQ, CB, RTE = (f"pocket_glue_{task}_v100" for task in ("boolq", "cb", "rte"))
+BOOLQ, CB, RTE = (
+    super_glue.task_name(glue_tasks.BENCHMARKS["home"], task, taskless=False, examples=False)
+    for task in ("boolq", "cb", "rte")
+)
 PARTS = [
     "gin/runs/run.gin",
     "gin/models/pocket_xs.gin",
@@ -45,8 +48,8 @@ def done(mixture, compiled_programs, tmp_path_factory):
     bindings = [
         f"MODEL_DIR={folder}/run", f"DATA_DIR={folder}/tfds", "INITIAL_CHECKPOINT_PATH=pocket_xs",
         f"MIXTURE_OR_TASK_NAME={mixture}", "MIXTURE_OR_TASK_MODULE=None", "TRAIN_STEPS=4",
-        "TASK_FEATURE_LENGTHS={'inputs': 64, 'targets': 4}", "EVAL_PERIOD=2",
-        "BATCH_TOKENS=2048", "Run.eval_rank=True",
+        "TASK_FEATURE_LENGTHS={'inputs': 96, 'targets': 4}", "EVAL_PERIOD=2",
+        "BATCH_TOKENS=3072", "Run.eval_rank=True",
     ]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch, tiny_runs.quick(compiled_programs):
         for one in glue_tasks.PocketGlue.builder_configs.values():
@@ -63,7 +66,7 @@ def evaluations(done):
 
 def test_inputs_begin_with_the_name_of_their_task(done):
     trained, evaluated = done
-    assert "BATCH_TOKENS 2,048: 32 examples of 64 tokens" in trained.printed
+    assert "BATCH_TOKENS 3,072: 32 examples of 96 tokens" in trained.printed
     assert f"first example of {BOOLQ} train\n  inputs   boolq passage: " in trained.printed
     folder = Path(trained.run.model_dir).parent / "eval" / "predictions"
     for name, start in ((BOOLQ, "boolq passage: "), (CB, "cb hypothesis: "), (RTE, "rte ")):

@@ -64,8 +64,9 @@ def test_every_field_is_part_of_it_or_named_as_without_effect(run):
         "prompt_initializer": initializers.from_random_uniform, "prompt_position": "suffix",
         "method": Method(kind="mine", settings={"size": 3}),
         "prompt_file": "a", "embedding_file": "a", "trainable": (".*",), "optimizer": adamw,
-        "weight_decay_rate": 0.5, "train_steps": 7, "batch_size": 9, "label_smoothing": 0.1,
-        "z_loss": 0.5, "loss_normalizing_factor": 2.0, "seed": 1, "eval_period": 3,
+        "restore_accumulators": False, "weight_decay_rate": 0.5, "train_steps": 7,
+        "batch_size": 9, "label_smoothing": 0.1, "z_loss": 0.5,
+        "loss_normalizing_factor": 2.0, "seed": 1, "eval_period": 3,
         "eval_split": "test", "eval_examples": 21, "early_stopping": 1,
         "decoding": decoding.Sample(), "local_tasks": (TABLE,),
     }  # fmt: skip
