@@ -149,7 +149,8 @@ def choose(
         raise ValueError(
             f"BATCH_SIZE {batch_size} cannot be split over {devices} devices: 'model' may be "
             f"{', '.join(map(str, possible))} for {config.name}, and no 'data' that is left "
-            "divides it; change BATCH_SIZE, or use fewer devices."
+            "divides it; change BATCH_SIZE, set BATCH_TOKENS and MESH, which it is rounded to, or "
+            "use fewer devices."
         )
     needed = memory.device_bytes(config, dtype, dividing[-1])
     raise ValueError(

@@ -47,6 +47,7 @@ def test_mean_and_spread_of_three_runs():
 
 def test_a_step_that_falls_again_counts():
     assert report.converged_step([(1, 10.0), (2, 5.0)], 9.0) == 1
+    assert report.converged_step([(1, 8.9), (2, 9.0)], 9.0) == 2
     assert report.converged_step([(1, 1.0)], 9.0) is None
 
 
