@@ -168,6 +168,53 @@ def _mark_pronoun(row) -> tf.Tensor:
     return tf.where(has_rest, tf.strings.strip(text), text)
 
 
+def squad(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """SQuAD and the sets in its form: find the answer to a question in a text.
+
+    Punctuation stands alone, as in T5. The target is the first of the answers, all of which are
+    right.
+
+    Args:
+      dataset: rows with 'question', 'context' and 'answers', a list of texts, as in MRQA, or as in
+        SQuAD a dictionary with the list 'text'.
+    """
+
+    def convert(row):
+        answers = row["answers"]
+        answers = _apart(answers["text"] if isinstance(answers, dict) else answers)
+        pieces = ("question:", _apart(row["question"]), "context:", _apart(row["context"]))
+        inputs = tf.strings.regex_replace(_text("", pieces), r"\s+", " ")
+        return {"inputs": inputs, "targets": answers[0], "answers": answers}
+
+    return dataset.map(convert, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _apart(text: tf.Tensor) -> tf.Tensor:
+    """The text with a space on both sides of each punctuation mark, and single spaces."""
+    text = tf.strings.regex_replace(text, "([[:punct:]])", r" \1 ")
+    return tf.strings.regex_replace(text, r"\s+", " ")
+
+
+def dpr(dataset: tf.data.Dataset, *, name: str) -> tf.data.Dataset:
+    """DPR as WSC: the sentence with the pronoun as '*he*', and whom it means.
+
+    Args:
+      dataset: rows of `definite_pronoun_resolution`. The first occurrence of the pronoun counts.
+      name: 'wsc:' or ''.
+    """
+
+    def convert(row):
+        pattern = tf.strings.join([r"\b(", row["pronoun"], r")\b"])
+        marked = tf.strings.regex_replace(row["sentence"], pattern, r"*\1*", replace_global=False)
+        return {
+            "inputs": _text(name, [marked]),
+            "targets": row["candidates"][row["label"]],
+            "label": tf.ones_like(row["label"]),
+        }
+
+    return dataset.map(convert, num_parallel_calls=tf.data.AUTOTUNE)
+
+
 def stsb(dataset: tf.data.Dataset, *, name: str) -> tf.data.Dataset:
     """STS-B: the similarity of two sentences, 0 to 5, written to the nearest 0.2.
 

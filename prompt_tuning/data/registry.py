@@ -10,7 +10,7 @@ imported twice, or after the t5 library. `make` makes a task that no registry kn
 """
 
 import dataclasses
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from prompt_tuning.data.tensorflow_import import seqio
@@ -151,11 +151,12 @@ def add_task(info: TaskInfo, task: seqio.Task) -> None:
         seqio.TaskRegistry.add_provider(task.name, task)
 
 
-def add_mixture(name: str, info: TaskInfo, tasks: Sequence[str]) -> None:
-    """Registers a mixture of tasks at equal rates."""
+def add_mixture(name: str, info: TaskInfo, tasks: Sequence[str] | Mapping[str, float]) -> None:
+    """Registers a mixture of tasks, at equal rates if none are given."""
     _INFO.setdefault(name, info)
     if name not in seqio.MixtureRegistry.names():
-        seqio.MixtureRegistry.add(name, list(tasks), default_rate=1.0)
+        rates = tasks.items() if isinstance(tasks, Mapping) else [(task, 1.0) for task in tasks]
+        seqio.MixtureRegistry.add(name, list(rates))
 
 
 def remove(name: str) -> None:

@@ -3,6 +3,9 @@
     [mt5_|byt5_][taskless_]super_glue_{boolq,cb,copa,multirc,record,rte,wic,axb,axg}_v102[_examples]
     [mt5_|byt5_][taskless_]super_glue_wsc_v102_simple_{train,eval}[_examples]
     [mt5_|byt5_][taskless_]super_glue_wsc_and_dev_v102_simple[_examples]      the mixture of the two
+    [mt5_|byt5_][taskless_]dpr_v001_simple[_examples]                         DPR in WSC's form
+    [mt5_|byt5_][taskless_]super_glue_v102_proportional[_examples]            all of them, and DPR
+    [mt5_|byt5_][taskless_]super_glue_v102_without_dpr_proportional[_examples]
 
 `taskless_` leaves the task's name out of the input, as prompt tuning does (the prompt replaces it);
 `_examples` logs samples of what the model wrote. AX-b and AX-g are test sets without public labels,
@@ -187,14 +190,59 @@ def _add_wsc(
     )
 
 
+# Training examples of each task, the rates of the proportional mixture; WSC's are its true rows,
+# and ReCoRD has one example for each right answer.
+TRAIN_EXAMPLES = {
+    "boolq": 9_427, "cb": 250, "copa": 400, "multirc": 27_243, "record": 138_854, "rte": 2_490,
+    "wic": 5_428, "wsc": 259, "dpr": 1_322,
+}  # fmt: skip
+
+
+def _add_mixtures(family: vocabularies.Family, taskless: bool, examples: bool) -> None:
+    """DPR, and all tasks in proportion to their sizes, with it as in T5 and without it.
+
+    DPR (Rahman and Ng 2012) is there for WSC, which has few rows. It has no validation split, so
+    the mixtures are evaluated on SuperGLUE's tasks alone.
+    """
+    kind = {"prefix": family.prefix, "taskless": taskless}
+    start, end = task_name(SUPER_GLUE, "", **kind, examples=False), "_examples" if examples else ""
+    start = start.removesuffix("super_glue__v102")
+    dpr = f"{start}dpr_v001_simple{end}"
+    postprocess, metric_fns = logged("dpr", postprocessors.wsc, METRICS["wsc"], examples)
+    registry.add(
+        dpr,
+        registry.TaskInfo("dpr", "dpr", None, "test", METRIC_NAMES["wsc"]),
+        source=seqio.TfdsDataSource("definite_pronoun_resolution:1.1.0"),
+        preprocessors=[functools.partial(preprocessors.dpr, name="" if taskless else "wsc:")],
+        postprocess_fn=postprocess,
+        metric_fns=metric_fns,
+        output_features=family.output_features,
+    )
+    of_wsc = f"{start}super_glue_wsc_v102_simple_{{}}{end}"
+    rates = {
+        task_name(SUPER_GLUE, member, **kind, examples=examples): float(TRAIN_EXAMPLES[member])
+        for member in SCORED
+        if member != "wsc"
+    }
+    rates |= dict.fromkeys(map(of_wsc.format, ("train", "eval")), float(TRAIN_EXAMPLES["wsc"]))
+    info = registry.TaskInfo(SUPER_GLUE.family, "proportional", None, "validation", ())
+    mixture = f"{start}super_glue_v102{{}}_proportional{end}"
+    registry.add_mixture(mixture.format("_without_dpr"), info, rates)
+    registry.add_mixture(mixture.format(""), info, rates | {dpr: float(TRAIN_EXAMPLES["dpr"])})
+
+
 def register() -> None:
-    """Registers every SuperGLUE task; idempotent."""
+    """Registers every SuperGLUE task, DPR and their mixtures; idempotent."""
     variants = itertools.product(
         vocabularies.PUBLIC_FAMILIES, (False, True), (False, True), METRICS
     )
     for family, taskless, examples, member in variants:
         kind = {"prefix": family.prefix, "taskless": taskless, "examples": examples}
         add_task(SUPER_GLUE, family, member, **kind)
+    for family, taskless, examples in itertools.product(
+        vocabularies.PUBLIC_FAMILIES, (False, True), (False, True)
+    ):
+        _add_mixtures(family, taskless, examples)
 
 
 def superglue_score(metrics_by_task: Mapping[str, Mapping[str, float]]) -> float:

@@ -7,9 +7,9 @@
 A task is looked up once, and the object goes all the way to the metrics. Its data folder and its
 vocabulary file are its own, so two runs in one process do not see each other's.
 
-Importing this module registers SuperGLUE, GLUE and the generated tasks. Your own tasks come from a
-table (`tables.py`) or from any module that registers them with seqio (`import_task_module`, the gin
-macro MIXTURE_OR_TASK_MODULE).
+Importing this module registers SuperGLUE, GLUE, SQuAD, MRQA and the generated tasks. Your own tasks
+come from a table (`tables.py`) or from any module that registers them with seqio
+(`import_task_module`, the gin macro MIXTURE_OR_TASK_MODULE).
 """
 
 import copy
@@ -21,12 +21,23 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from prompt_tuning import paths
-from prompt_tuning.data import generated, glue, labels, registry, seqio_vocabularies, super_glue
+from prompt_tuning.data import (
+    generated,
+    glue,
+    glue_transfer,
+    labels,
+    registry,
+    seqio_vocabularies,
+    squad,
+    super_glue,
+)
 from prompt_tuning.data.registry import TextMixture, TextTask
 from prompt_tuning.data.tensorflow_import import seqio, tf, tfds
 
 super_glue.register()
 glue.register()
+glue_transfer.register()
+squad.register()
 generated.register()
 
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from prompt_tuning.data import registry, tables, tasks, vocabularies
+from prompt_tuning.data import registry, squad, tables, tasks, vocabularies
 from prompt_tuning.pocket import register
 
 register.register_tasks()
@@ -16,6 +16,8 @@ PARTS = sorted(path.name for path in FOLDER.glob("*.gin"))
 MACROS = {"MIXTURE_OR_TASK_NAME", "MIXTURE_OR_TASK_MODULE", "TASK_FEATURE_LENGTHS", "CLASS_LABELS"}
 FREE_TEXT = {"record.gin", "wsc.gin", "stsb.gin", "pocket_record.gin", "pocket_wsc.gin"}
 FREE_TEXT |= {"pocket_corpus_span_corruption.gin", "pocket_corpus_prefix_lm.gin"}
+QUESTION_ANSWERING = {"squad.gin", *(f"mrqa_{member}.gin" for member in squad.MRQA)}
+FREE_TEXT |= QUESTION_ANSWERING
 
 
 def read(name):
@@ -33,7 +35,8 @@ def test_a_part_names_a_task_and_its_labels(name):
     assert set(bindings) == MACROS
     task = bindings["MIXTURE_OR_TASK_NAME"]
     assert tasks.get(task).name == task
-    assert task.startswith(("taskless_", "generated_", "pocket_corpus_"))
+    nameless = ("taskless_", "generated_", "pocket_corpus_")
+    assert task.startswith(("squad_", "mrqa_") if name in QUESTION_ANSWERING else nameless)
     assert bindings["MIXTURE_OR_TASK_MODULE"] == tasks.__name__
     assert set(bindings["TASK_FEATURE_LENGTHS"]) == {"inputs", "targets"}
     if name in FREE_TEXT:
