@@ -96,6 +96,8 @@ class Run:
       text_prompt: an instruction and solved examples written in front of each input, see
         `data/text_prompts.py`; for a model of which nothing trains, in `eval` only. Class labels
         are then predicted by rank classification.
+      target_prefix: a text in front of all targets, such as '<extra_id_0>', see
+        `data/target_prefix.py`; TASK_FEATURE_LENGTHS must leave room for it.
       num_decodes: predictions that `infer` writes for one input.
       eval_output_dir, infer_output_dir: where `eval` and `infer` write
         [EVAL_OUTPUT_DIR], [INFER_OUTPUT_DIR]; None is inside the model_dir.
@@ -162,6 +164,7 @@ class Run:
     decoding: Strategy = Greedy()
     eval_rank: bool = False
     text_prompt: TextPrompt | None = None
+    target_prefix: str | None = None
     num_decodes: int = 1
     eval_output_dir: str | None = None
     infer_output_dir: str | None = None

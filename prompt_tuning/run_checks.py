@@ -32,6 +32,7 @@ OPTIONAL_TEXTS = (
     "vocabulary_file",
     "prompt_file",
     "embedding_file",
+    "target_prefix",
     "eval_output_dir",
     "infer_output_dir",
 )

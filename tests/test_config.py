@@ -237,6 +237,7 @@ FIELDS = {
     "decoding": "@Sample()",
     "eval_rank": "True",
     "text_prompt": "@TextPrompt()",
+    "target_prefix": "'<extra_id_0>'",
     "num_decodes": "2",
     "eval_output_dir": "'o'",
     "infer_output_dir": "'i'",

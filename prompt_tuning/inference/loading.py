@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from prompt_tuning import paths, trees
 from prompt_tuning.data import tables, tasks
 from prompt_tuning.data.registry import TextMixture, TextTask
+from prompt_tuning.data.target_prefix import with_prefix
 from prompt_tuning.inference import frozen
 from prompt_tuning.inference.frozen import FrozenT5
 from prompt_tuning.methods import prompt_tuning, tuned_file
@@ -49,9 +50,10 @@ def prepare_task(run: Run, *, trained: bool = False) -> TextTask | TextMixture:
             tables.recall(one, folder) if isinstance(one, tables.TableTask) else one
             for one in local
         ]
-    return tasks.get(
+    task = tasks.get(
         run.task, local=local, data_dir=run.data_dir, vocabulary_file=run.vocabulary_file
     )
+    return task if run.target_prefix is None else with_prefix(task, run.target_prefix)
 
 
 def _trained_folders(run: Run) -> list[str]:

@@ -35,7 +35,7 @@ from prompt_tuning.training.begin import Steps, Training, open_run, open_store, 
 from prompt_tuning.training.step import StepMetrics, TrainState
 
 MAY_DIFFER = {
-    *("task", "task_module", "data_dir", "local_tasks", "model_dir", "seed"),
+    *("task", "task_module", "data_dir", "local_tasks", "target_prefix", "model_dir", "seed"),
     *("method", "prompt_length", "prompt_initializer", "prompt_position"),
     *("prompt_file", "embedding_file", "allow_other_model", "optimizer", "weight_decay_rate"),
     *("eval_split", "eval_examples", "eval_rank", "decoding", "num_decodes", "early_stopping"),
