@@ -58,6 +58,7 @@ setup(
         "pandas>=3.0,<4",
         "protobuf>=6",
         "rich>=14,<16",
+        "rouge-score>=0.1.2,<0.2",
         "safetensors>=0.8,<1",
         "scipy>=1.15,<2",
         "sentencepiece>=0.2.1,<0.3",

@@ -89,6 +89,11 @@ def _content_words(text: str) -> list[str]:
     return kept if any(kept) else []
 
 
+def free_text(text: str, **unused) -> str:
+    """The text as it is."""
+    return text
+
+
 def answers(text: str, *, example: Mapping | None = None, is_target: bool = False):
     """Free text, normalised; for a target the list of all right answers."""
     if is_target:

@@ -195,6 +195,23 @@ def _apart(text: tf.Tensor) -> tf.Tensor:
     return tf.strings.regex_replace(text, r"\s+", " ")
 
 
+def summary(dataset: tf.data.Dataset, *, name: str, text: str, summary: str) -> tf.data.Dataset:
+    """A text and its summary, each on one line.
+
+    Args:
+      dataset: rows with both.
+      name: 'summarize:' or ''.
+      text, summary: the names of the columns.
+    """
+
+    def convert(row):
+        lines = (tf.strings.regex_replace(row[key], r"\s+", " ") for key in (text, summary))
+        inputs, targets = map(tf.strings.strip, lines)
+        return {"inputs": _text(name, [inputs]), "targets": targets}
+
+    return dataset.map(convert, num_parallel_calls=tf.data.AUTOTUNE)
+
+
 def dpr(dataset: tf.data.Dataset, *, name: str) -> tf.data.Dataset:
     """DPR as WSC: the sentence with the pronoun as '*he*', and whom it means.
 

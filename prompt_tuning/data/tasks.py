@@ -29,6 +29,7 @@ from prompt_tuning.data import (
     registry,
     seqio_vocabularies,
     squad,
+    summarization,
     super_glue,
 )
 from prompt_tuning.data.registry import TextMixture, TextTask
@@ -38,6 +39,7 @@ super_glue.register()
 glue.register()
 glue_transfer.register()
 squad.register()
+summarization.register()
 generated.register()
 
 

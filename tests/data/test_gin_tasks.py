@@ -17,7 +17,7 @@ MACROS = {"MIXTURE_OR_TASK_NAME", "MIXTURE_OR_TASK_MODULE", "TASK_FEATURE_LENGTH
 FREE_TEXT = {"record.gin", "wsc.gin", "stsb.gin", "pocket_record.gin", "pocket_wsc.gin"}
 FREE_TEXT |= {"pocket_corpus_span_corruption.gin", "pocket_corpus_prefix_lm.gin"}
 QUESTION_ANSWERING = {"squad.gin", *(f"mrqa_{member}.gin" for member in squad.MRQA)}
-FREE_TEXT |= QUESTION_ANSWERING
+FREE_TEXT |= {*QUESTION_ANSWERING, "cnn_dailymail.gin", "xsum.gin"}
 
 
 def read(name):

@@ -1,9 +1,9 @@
 """SQuAD, MRQA, DPR and the transfer of paraphrases: a few rows through the TFDS builders."""
 
 import pytest
+import tfds_rows
 
 from prompt_tuning.data import batches, evaluation, registry, squad, super_glue, tasks
-from prompt_tuning.data.tensorflow_import import tfds
 
 LENGTHS = {"inputs": 256, "targets": 64}
 CONTEXT = "The Broncos (of Denver) won, 24-10."
@@ -49,31 +49,17 @@ def pair_rows(member):
     yield 1, dict(zip(texts, OTHERS[member], strict=True)) | {"label": 0, "idx": 1}
 
 
-def write(name, rows, splits, folder):
-    """Writes rows as TFDS's own dataset, with its features, and without a download."""
-    builder = tfds.builder(name, data_dir=folder)
-
-    class Made(type(builder), skip_registration=True):
-        name = builder.name
-
-        def _split_generators(self, *_):
-            return {split: rows() for split in splits}
-
-    config = {"config": builder.builder_config.name} if builder.builder_config else {}
-    Made(data_dir=folder, version=builder.version, **config).download_and_prepare(
-        download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-    )
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tfds")
-    write(squad.SQUAD, squad_rows, ("train", "validation"), folder)
-    write("mrqa/bio_asq:1.0.0", mrqa_rows, ("test",), folder)
-    write("definite_pronoun_resolution:1.1.0", dpr_rows, ("train", "test"), folder)
+    tfds_rows.write(squad.SQUAD, squad_rows, ("train", "validation"), folder)
+    tfds_rows.write("mrqa/bio_asq:1.0.0", mrqa_rows, ("test",), folder)
+    tfds_rows.write("definite_pronoun_resolution:1.1.0", dpr_rows, ("train", "test"), folder)
     for member in GLUE_ROWS:
         splits = ("train", "validation")
-        write(f"glue/{member}:2.0.0", lambda member=member: pair_rows(member), splits, folder)
+        tfds_rows.write(
+            f"glue/{member}:2.0.0", lambda member=member: pair_rows(member), splits, folder
+        )
     return folder
 
 
