@@ -68,7 +68,7 @@ def test_every_field_is_part_of_it_or_named_as_without_effect(run):
         "batch_size": 9, "label_smoothing": 0.1, "z_loss": 0.5,
         "loss_normalizing_factor": 2.0, "seed": 1, "eval_period": 3,
         "eval_split": "test", "eval_examples": 21, "early_stopping": 1,
-        "decoding": decoding.Sample(), "local_tasks": (TABLE,),
+        "decoding": decoding.Sample(), "local_tasks": (TABLE,), "target_prefix": "<extra_id_0>",
     }  # fmt: skip
     fields = {field.name for field in dataclasses.fields(Run)}
     assert fields == other.keys() | WITHOUT_EFFECT | {"text_prompt"}
