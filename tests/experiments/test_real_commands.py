@@ -13,7 +13,7 @@ from prompt_tuning.planning import planned
 from prompt_tuning.sweeps import commands, grid, resolved
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-SIZES, TASKS, SEEDS = 5, 8, 3
+SIZES, TASKS, SEEDS = 5, 8, 3  # of all but table 3
 RUNS = {  # and evaluations on other tasks
     "figure1_scale": (SIZES * TASKS * 3 * SEEDS, 0),
     "figure3_initialization": (SIZES * TASKS * 3 * SEEDS, 0),
@@ -22,6 +22,7 @@ RUNS = {  # and evaluations on other tasks
     "figure3_prompt_length": (SIZES * TASKS * 6 * SEEDS, 0),
     "table1_domain_shift": (SIZES * 2 * SEEDS, SIZES * 2 * SEEDS * 6),
     "table2_paraphrase": (SIZES * 2 * 2 * SEEDS, SIZES * 2 * 2 * SEEDS),
+    "table3_ensembling": (TASKS * 5, 0),
     "table5_runtime": (SIZES * 4 * SEEDS, 0),
 }
 
