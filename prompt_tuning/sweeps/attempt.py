@@ -54,8 +54,8 @@ def make(
                 others = [
                     resolved.load_evaluations(*one) for one in zip(cells, folders, strict=True)
                 ]
-                for run, evaluations in zip(runs, others, strict=True):
-                    elsewhere.check(run, evaluations)
+                for evaluations in others:
+                    elsewhere.check(evaluations)
                 for cell, run, record, found in zip(cells, runs, records, others, strict=True):
                     record["settings"] = resolved.digest(run, cell.train, found)
                     record["frozen_model"] = resolved.fingerprint(run, reads=True)

@@ -14,12 +14,8 @@ from prompt_tuning.run import Run
 from prompt_tuning.sweeps import measure as measuring
 
 
-def check(run: Run, others: Mapping[str, Run]) -> None:
-    """Finds the data of all evaluations, before anything trains.
-
-    Args:
-      run: a run.
-      others: its evaluations on other tasks, by their names.
+def check(others: Mapping[str, Run]) -> None:
+    """Finds the data of a run's evaluations on other tasks, before anything trains.
 
     Raises:
       ValueError: names the evaluation whose task is unknown or has no such split.

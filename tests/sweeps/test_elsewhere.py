@@ -3,6 +3,7 @@
 import json
 import math
 import shlex
+import shutil
 
 import pytest
 
@@ -82,12 +83,13 @@ def test_the_scores_are_those_of_the_command(evaluating, quick, capsys, method):
     assert [*record["evaluated"]] == [*cell.evaluated]
     folder = evaluating.parent / "runs" / cell.key / "evaluated"
     for name, line in zip(cell.evaluated, commands.lines(sweep, cell)[1:], strict=True):
-        file = folder / name / "metrics.json"
-        written = file.read_bytes()
-        file.unlink()
+        files = [path for path in (folder / name).rglob("*.json*")]
+        written = {path.name: path.read_bytes() for path in files}
+        assert len(written) == 2  # metrics and predictions
+        shutil.rmtree(folder / name)
         assert main(shlex.split(line)[1:]) == 0
-        assert file.read_bytes() == written
-        found, scores = json.loads(written), record["evaluated"][name]
+        assert {path.name: path.read_bytes() for path in files} == written
+        found, scores = json.loads(written["metrics.json"]), record["evaluated"][name]
         expected = found["metrics"] | found["rank"] | {"dev_score": found["dev_score"]}
         assert scores == pytest.approx(expected)
     assert json.loads((folder / "true" / "metrics.json").read_text())["task"] == (
@@ -119,6 +121,29 @@ def test_runs_that_are_trained_together(evaluating, quick):
         assert record["together"] == 2
         other = resolved.load_run(cell.evaluated["true"], commands.folder(sweep, cell))
         assert record["evaluated"]["true"] == measure.scores(evaluate.evaluate_run(other))
+
+
+def test_a_run_that_is_interrupted_while_it_is_evaluated(evaluating, quick, monkeypatch):
+    """It is not trained again, and has the same scores."""
+    only = [*ONLY, "method=prompt"]
+    with monkeypatch.context() as patch:
+
+        def interrupted(*_):
+            raise KeyboardInterrupt
+
+        patch.setattr(elsewhere, "measure", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            runner.run_sweep(str(evaluating), only=only)
+    assert not (evaluating.parent / "results" / "awful-a-prompt-0.json").exists()
+    log = evaluating.parent / "runs" / "awful-a-prompt-0" / "log.txt"
+    before = log.read_text()
+    runner.run_sweep(str(evaluating), only=only, keep="all")
+    assert "loss" in before and "loss" not in log.read_text().removeprefix(before)
+    resumed = record_of(evaluating, "awful-a-prompt-0")
+    for folder in ("runs", "results"):
+        shutil.rmtree(evaluating.parent / folder)
+    runner.run_sweep(str(evaluating), only=only)
+    assert resumed["evaluated"] == record_of(evaluating, "awful-a-prompt-0")["evaluated"]
 
 
 def test_a_run_without_a_best_step_is_not_evaluated(evaluating, monkeypatch):
