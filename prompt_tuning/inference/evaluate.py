@@ -4,6 +4,7 @@ EVAL_OUTPUT_DIR/metrics.json               the metrics of every task, and the de
 EVAL_OUTPUT_DIR/predictions/TASK.jsonl     one line per example
 """
 
+import dataclasses
 import json
 import os
 import time
@@ -273,8 +274,12 @@ def load_eval_sets(run: Run, task: TextTask | TextMixture) -> list[batches.Examp
 
 
 @processes.first_prints()
-def evaluate_run(run: Run) -> Evaluated:
+def evaluate_run(run: Run, trained: loading.LoadedModel | None = None) -> Evaluated:
     """Evaluates a run's prompt, or its tuned model, and writes metrics and predictions.
+
+    Args:
+      run: names the task, and what was trained.
+      trained: what was trained, if it is loaded already, for this task or another one.
 
     Raises:
       ValueError: what is to be evaluated is missing or does not fit.
@@ -287,7 +292,11 @@ def evaluate_run(run: Run) -> Evaluated:
         sets = prompt_design.with_text_prompt(sets, task, run.text_prompt, seed=run.seed)
     for examples in sets:
         print(examples.report())
-    _, model, params, what = loading.load_trained(run, task)
+    if trained is None:
+        trained = loading.load_trained(run, task)
+    else:
+        dataclasses.replace(trained.t5, vocabulary=task.vocabulary)  # refuses another model's
+    _, model, params, what = trained
     began = time.monotonic()
     evaluated = measure_all(model, params, sets, run)
     seconds = time.monotonic() - began

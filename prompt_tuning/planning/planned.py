@@ -106,8 +106,11 @@ def dry_run(sweep: grid.Sweep, cells: Iterable[grid.Cell], name: str = SLICE) ->
             said = f": {found.said}"
             hours += [] if found.hours is None else [found.hours]
             unknown += found.hours is None
-        lines += [f"# {cell.key}{said}", commands.line(sweep, cell)]
+        lines += [f"# {cell.key}{said}", *commands.lines(sweep, cell)]
     total = f"# {len(cells):,} runs"
+    evaluations = sum(len(cell.evaluated) for cell in cells)
+    if evaluations:
+        total += f", and {evaluations:,} evaluations of them on other tasks"
     if hours:
         total += (
             f"; {len(hours):,} take {sum(hours):,.3g} hours or more one after the other on {name}"

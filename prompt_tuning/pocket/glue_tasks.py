@@ -7,6 +7,7 @@
     [taskless_]pocket_glue_wsc_and_dev_v100_simple[_examples]
     [taskless_]pocket_glue_{boolq,...,wsc,wsc_and_dev}_sea_v100...   the words of another domain
     [taskless_]pocket_glue_{qqp,mrpc}_v100[_examples]                paraphrases, as in GLUE
+    [taskless_]pocket_glue_{qqp_from_mrpc,mrpc_from_qqp}_v100...     transfer, as `glue_transfer`
 
 The features are those of `super_glue/*` and `glue/*`, so formats, metrics and the score are
 SuperGLUE's own. A dataset that is not on disk is made at first use, in seconds and with
@@ -24,7 +25,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 
-from prompt_tuning.data import glue, super_glue
+from prompt_tuning.data import glue, glue_transfer, super_glue
 from prompt_tuning.data.tensorflow_import import tfds
 from prompt_tuning.pocket import glue_rows, vocabulary
 
@@ -310,3 +311,5 @@ def register() -> None:
                 super_glue.add_task(benchmark, family, task, **kind)
         for task in glue_rows.PAIRS:
             glue.add_task(BENCHMARKS["home"], family, task, **kind)
+        for source, target in glue_transfer.PAIRS:
+            glue_transfer.add_transfer(BENCHMARKS["home"], family, source, target, **kind)

@@ -7,12 +7,12 @@ import os
 import shutil
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
 from prompt_tuning import paths
 from prompt_tuning.run import Run
-from prompt_tuning.sweeps import costs, forgetting, grid, measure, resolved
+from prompt_tuning.sweeps import costs, elsewhere, forgetting, grid, measure, resolved
 from prompt_tuning.training import lock, progress, together
 
 KEPT = {
@@ -51,12 +51,17 @@ def make(
         try:
             with contextlib.redirect_stdout(log):
                 runs = [resolved.load_run(*one) for one in zip(cells, folders, strict=True)]
-                for cell, run, record in zip(cells, runs, records, strict=True):
-                    record["settings"] = resolved.digest(run, cell.train)
+                others = [
+                    resolved.load_evaluations(*one) for one in zip(cells, folders, strict=True)
+                ]
+                for evaluations in others:
+                    elsewhere.check(evaluations)
+                for cell, run, record, found in zip(cells, runs, records, others, strict=True):
+                    record["settings"] = resolved.digest(run, cell.train, found)
                     record["frozen_model"] = resolved.fingerprint(run, reads=True)
                 for folder in folders if cells[0].train else ():
                     _wait_for_lock(folder, wait_seconds)
-                measured = _measured(runs, cells[0].train, forgetting_task)
+                measured = _measured(runs, others, cells[0].train, forgetting_task)
         except Exception as error:
             traceback.print_exc(file=log)
             measured = [error] * len(cells)
@@ -70,7 +75,10 @@ def make(
 
 
 def _measured(
-    runs: Sequence[Run], train: bool, forgetting_task: str | None
+    runs: Sequence[Run],
+    others: Sequence[Mapping[str, Run]],
+    train: bool,
+    forgetting_task: str | None,
 ) -> list[Record | FloatingPointError]:
     """Makes runs, and measures what they scored, took and forgot."""
     peaks = costs.Peaks()
@@ -79,11 +87,12 @@ def _measured(
     else:
         measured = [measure.measure(runs[0], train)]
     memory = peaks.read()
-    for run, one in zip(runs, measured, strict=True):
+    for run, evaluations, one in zip(runs, others, measured, strict=True):
         if not isinstance(one, Exception):
             one |= memory | {"tuned_bytes": costs.tuned_bytes(run, train)}
             if one["best"].get("step") is not None:
                 one |= forgetting.measure(run, train, forgetting_task)
+                one |= elsewhere.measure(run, evaluations)
     return measured
 
 

@@ -1,4 +1,8 @@
-"""The command line of a cell: what a person would type to make the run that the sweep makes."""
+"""The command line of a cell: what a person would type to make the run that the sweep makes.
+
+prompt-tuning train ... MODEL_DIR=runs/squad-prompt-0
+prompt-tuning eval  ... MODEL_DIR=runs/squad-prompt-0  EVAL_OUTPUT_DIR=.../evaluated/drop
+"""
 
 import os
 import shlex
@@ -12,13 +16,17 @@ def folder(sweep: grid.Sweep, cell: grid.Cell) -> str:
 
 
 def bindings(cell: grid.Cell, model_dir: str) -> list[str]:
-    """All settings of a cell's run, besides its files."""
-    return [
+    """All settings of a cell's run, or of an evaluation of it, besides its files."""
+    found = [
         *cell.bindings,
         f"RANDOM_SEED = {cell.seed}",
         f"MODEL_DIR = {model_dir!r}",
         "Run.eval_rank = True",
     ]
+    if cell.evaluated_on is not None:
+        output = os.path.join(model_dir, "evaluated", cell.evaluated_on)
+        found.append(f"EVAL_OUTPUT_DIR = {output!r}")
+    return found
 
 
 def arguments(sweep: grid.Sweep, cell: grid.Cell) -> list[str]:
@@ -38,3 +46,8 @@ def arguments(sweep: grid.Sweep, cell: grid.Cell) -> list[str]:
 def line(sweep: grid.Sweep, cell: grid.Cell) -> str:
     """The command of a cell as a line of a shell."""
     return shlex.join(arguments(sweep, cell))
+
+
+def lines(sweep: grid.Sweep, cell: grid.Cell) -> list[str]:
+    """The command of a cell, and after it those of its evaluations on other tasks."""
+    return [line(sweep, one) for one in (cell, *cell.evaluated.values())]

@@ -119,7 +119,12 @@ def _panels(report: Report, rows: pd.DataFrame, places: Places) -> list[Any]:
 
 def _title(report: Report, axes: Sequence[str], key: Sequence[str]) -> str:
     named = zip(axes, key, strict=True)
-    return ", ".join(name if axis == report.panels else f"{axis} {name}" for axis, name in named)
+    texts = (name if axis == report.panels else f"{_words(axis)} {name}" for axis, name in named)
+    return ", ".join(texts)
+
+
+def _words(axis: str) -> str:
+    return axis.replace("_", " ")
 
 
 def _paper_panels(report: Report, paper: pd.DataFrame) -> list[Any]:

@@ -37,11 +37,17 @@
     task = "record"
     bindings = ["TRAIN_STEPS = 2000"]
 
+    [evaluate.drop]                                also evaluated on another task, see below
+    gin_files = ["gin/tasks/mrqa_drop.gin"]
+    method = "prompt"                              optional, as in [[set]]
+
 There are as many axes as there are [axes.NAME]. Each has one place in the report; those that it
 does not name are rows. `average` and `overall` take the mean over all values of an axis, with equal
 weights, seed by seed; a seed that one of them lacks is left out. More of the report:
 
     split = "level"           the scores of each level of difficulty, which make an axis 'level'
+    split = "evaluated_on"    the scores on the task that was trained on, 'trained', and on those
+                              of [evaluate.NAME], which make an axis 'evaluated_on'
     reference = "FILE.csv"    values to print beside ours, see `reference.py`; default:
                               reference.csv beside the sweep, if there is one
     digits = 3                after the point of a score; default: 1
@@ -50,6 +56,11 @@ weights, seed by seed; a seed that one of them lacks is left out. More of the re
 
 Several reports are [[report]] tables; all but the first have a name, which is added to the names
 of their files: name = "levels" writes table_levels.md. The first one's score is what `run` prints.
+
+What a run has trained, at its best step, is also evaluated on the task of each [evaluate.NAME];
+what does not train is evaluated as it is. The settings are those of the run and those of the table,
+whose files take the place of the run's files in the same folder: gin/tasks/mrqa_drop.gin that of
+gin/tasks/squad.gin. They may say what is evaluated and how, and not what was trained.
 
 The file is TOML; no code in it is executed. Bindings are written as on the command line,
 `NAME=VALUE`.
@@ -67,8 +78,11 @@ from prompt_tuning import paths
 from prompt_tuning.sweeps import layout
 
 NEEDED_KEYS = {"runs", "seeds", "axes", "report"}
-TOP_KEYS = NEEDED_KEYS | {"title", "gin_files", "bindings", "forgetting_task", "exclude", "set"}
+TOP_KEYS = NEEDED_KEYS | {
+    "title", "gin_files", "bindings", "forgetting_task", "exclude", "set", "evaluate",
+}  # fmt: skip
 FILE = "sweep.toml"  # of a folder
+NAME = r"[\w.]+"  # of a value
 VALUE_KEYS = {"gin_files", "bindings", "train", "seeds"}
 LISTS = {"gin_files": (str, "texts"), "bindings": (str, "texts"), "seeds": (int, "whole numbers")}
 
@@ -85,6 +99,21 @@ class Value:
 
 
 @dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """A task that what was trained on another one is evaluated on.
+
+    Attributes:
+      gin_files, bindings: what it changes of a run; may have '{AXIS}'.
+      combination: the values of the runs that it is for, by axis.
+    """
+
+    name: str
+    gin_files: tuple[str, ...]
+    bindings: tuple[str, ...]
+    combination: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
 class Cell:
     """One run of a sweep.
 
@@ -93,6 +122,9 @@ class Cell:
       seed: RANDOM_SEED.
       gin_files, bindings: as `config.load` takes them, without RANDOM_SEED and MODEL_DIR.
       train: whether it trains; else it is only evaluated.
+      evaluated: its evaluations on other tasks, by their names; each is a cell with its own
+        settings, of the same run.
+      evaluated_on: the name, if it is such an evaluation.
     """
 
     values: Mapping[str, str]
@@ -100,6 +132,8 @@ class Cell:
     gin_files: tuple[str, ...]
     bindings: tuple[str, ...]
     train: bool
+    evaluated: Mapping[str, "Cell"] = dataclasses.field(default_factory=dict)
+    evaluated_on: str | None = None
 
     @property
     def key(self) -> str:
@@ -119,6 +153,7 @@ class Sweep:
       cells: all runs; those that differ only in the seed are adjacent.
       title: of the page.
       forgetting_task: see `forgetting.py`.
+      evaluated_on: the names of the evaluations on other tasks.
     """
 
     path: str
@@ -128,6 +163,7 @@ class Sweep:
     cells: tuple[Cell, ...]
     title: str
     forgetting_task: str | None = None
+    evaluated_on: tuple[str, ...] = ()
 
     @property
     def score(self) -> str:
@@ -169,11 +205,13 @@ def read_sweep(path: str) -> Sweep:
     axes = {axis: _values(path, axis, values) for axis, values in found["axes"].items()}
     names = {axis: [value.name for value in values] for axis, values in axes.items()}
     reports = layout.read(path, found["report"], names)
+    evaluations = _evaluations(path, found.get("evaluate", {}), axes, reports)
     excluded = [_rule(path, "exclude", axes, rule) for rule in found.get("exclude", [])]
     set_besides = [
         (_rule(path, "set", axes, rule), rule.get("bindings", [])) for rule in found.get("set", [])
     ]
     cells = tuple(_cells(found, axes, excluded, set_besides))
+    cells = tuple(_with_evaluations(cell, evaluations) for cell in cells)
     if not cells:
         raise ValueError(f"{path} describes no run: check seeds, axes and exclude.")
     folder = os.path.basename(os.path.dirname(paths.absolute(path)))
@@ -185,6 +223,7 @@ def read_sweep(path: str) -> Sweep:
         cells,
         title=found.get("title", folder),
         forgetting_task=found.get("forgetting_task"),
+        evaluated_on=tuple(one.name for one in evaluations),
     )
 
 
@@ -233,6 +272,52 @@ def _rule(path: str, kind: str, axes: Mapping[str, tuple[Value, ...]], rule: Map
     return combination
 
 
+def _evaluations(
+    path: str,
+    found: Mapping[str, Any],
+    axes: Mapping[str, tuple[Value, ...]],
+    reports: Sequence[layout.Report],
+) -> list[Evaluation]:
+    evaluations = []
+    for name, settings in found.items():
+        where = f"{path}, [evaluate.{name}]"
+        if not isinstance(settings, dict) or not re.fullmatch(NAME, name):
+            raise ValueError(
+                f"{where}: expected a table whose name is letters, digits, '_' and '.'; got "
+                f"{settings!r}."
+            )
+        if name == layout.TRAINED:
+            raise ValueError(f"{where}: {name!r} is the task that was trained on; rename it.")
+        _check_types(where, settings)
+        own = {key: tuple(settings.get(key, ())) for key in ("gin_files", "bindings")}
+        combination = {key: x for key, x in settings.items() if key not in own}
+        for axis, value in combination.items():
+            check_value(axes, axis, value, where)
+        evaluations.append(Evaluation(name, **own, combination=combination))
+    if not evaluations and any(report.split == layout.EVALUATED_ON for report in reports):
+        raise ValueError(
+            f"{path}, [report] splits by {layout.EVALUATED_ON}, but there is no [evaluate.NAME]."
+        )
+    return evaluations
+
+
+def _with_evaluations(cell: Cell, evaluations: Sequence[Evaluation]) -> Cell:
+    evaluated = {}
+    for one in evaluations:
+        if one.combination.items() <= cell.values.items():
+            own = _filled(one.gin_files, cell.values)
+            folders = {os.path.dirname(file) for file in own}
+            kept = [file for file in cell.gin_files if os.path.dirname(file) not in folders]
+            evaluated[one.name] = dataclasses.replace(
+                cell,
+                gin_files=(*kept, *own),
+                bindings=(*cell.bindings, *_filled(one.bindings, cell.values)),
+                train=False,
+                evaluated_on=one.name,
+            )
+    return dataclasses.replace(cell, evaluated=evaluated)
+
+
 def _cells(found: Mapping[str, Any], axes: Mapping[str, tuple[Value, ...]], excluded, set_besides):
     for combination in itertools.product(*axes.values()):
         values = dict(zip(axes, (value.name for value in combination), strict=True))
@@ -266,7 +351,7 @@ def _values(path: str, axis: str, values: Mapping[str, Any]) -> tuple[Value, ...
     found = []
     for name, settings in _one_by_one(f"{path}, [axes.{axis}]", values).items():
         where = f"{path}, [axes.{axis}.{name}]"
-        if not re.fullmatch(r"[\w.]+", name):
+        if not re.fullmatch(NAME, name):
             raise ValueError(f"{where}: a value's name is letters, digits, '_' and '.'.")
         if not isinstance(settings, dict):
             raise ValueError(f"{where}: expected a table; got {settings!r}.")

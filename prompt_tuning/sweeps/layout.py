@@ -8,7 +8,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-LEVEL = "level"  # the axis that `split` adds
+LEVEL = "level"  # the axes that `split` adds
+EVALUATED_ON = "evaluated_on"
+SPLITS = (LEVEL, EVALUATED_ON)
+TRAINED = "trained"  # on the axis EVALUATED_ON: the task that was trained on
 DEV_SCORE = "dev_score"
 KEYS = {
     "name", "score", "digits", "panels", "x", "lines", "rows", "average", "overall", "split",
@@ -29,7 +32,8 @@ class Report:
       rows: axes that make further rows of the table, and further panels of the figure.
       average: axes that are averaged over.
       overall: the name of one more panel, the mean of the others.
-      split: `LEVEL` for the scores of each level, which make an axis of that name.
+      split: `LEVEL` for the scores of each level, or `EVALUATED_ON` for those on each task, which
+        make an axis of that name.
       reference: the file of reference values, beside the sweep's.
       comparable: whether the difference from a reference value means something.
       name: part of the names of its files; None for the only or the first one.
@@ -97,12 +101,12 @@ def _report(where: str, found: dict[str, Any], axes: Mapping[str, Sequence[str]]
     _check_types(where, found)
     known = list(axes)
     if found.get("split") is not None:
-        if found["split"] != LEVEL or LEVEL in axes:
+        if found["split"] not in SPLITS or found["split"] in axes:
             raise ValueError(
-                f"{where}: split is {LEVEL!r}, which adds an axis of that name; got "
-                f"{found['split']!r}, with the axes {', '.join(axes)}."
+                f"{where}: split is {' or '.join(map(repr, SPLITS))}, which adds an axis of that "
+                f"name; got {found['split']!r}, with the axes {', '.join(axes)}."
             )
-        known.append(LEVEL)
+        known.append(found["split"])
     lists = {key: tuple(found.pop(key, ())) for key in ("rows", "average")}
     report = Report(**found, **lists)
     placed = [*report.axes, *report.average]

@@ -26,10 +26,14 @@ def measure(run: Run, train: bool) -> Measured:
     """Trains and evaluates, or only evaluates."""
     if train:
         return _trained(run, train_run(run))
-    evaluated = evaluate.evaluate_run(run)
-    best = {"step": 0, **evaluated.metrics, "dev_score": evaluated.score, **evaluated.rank}
-    best |= evaluated.named_levels
+    best = {"step": 0, **scores(evaluate.evaluate_run(run))}
     return _measured(run, best, best, [])
+
+
+def scores(evaluated: evaluate.Evaluated) -> dict[str, float]:
+    """All scores of an evaluation, by name."""
+    found = {**evaluated.metrics, "dev_score": evaluated.score, **evaluated.rank}
+    return found | evaluated.named_levels
 
 
 def measure_together(runs: Sequence[Run]) -> list[Measured | FloatingPointError]:

@@ -4,9 +4,14 @@
     small,prompt,59.8,0.8,S,76961152
     small,model,62.8,0.8,S,76961152
 
+    task,score,method,value,std,source
+    mrpc,accuracy,prompt,76.3,0.1,P
+    mrpc,f1,prompt,84.3,0.3,P
+
 The columns are axes of the report (those that are left out hold for all of their values), `value`,
 `std` (may be empty), `source` (see SOURCES), and `model_parameters`, optional: where a value that
-is not one of ours stands on the axis of sizes.
+is not one of ours stands on the axis of sizes. `score`, optional, is the score of the report
+that a value is for.
 
 A value of a combination that the sweep describes is a column beside ours. The others, such as the
 paper's sizes beside pocket models, make a table and a panel 'paper' of their own, with their own
@@ -20,10 +25,11 @@ import pandas as pd
 
 from prompt_tuning import paths
 from prompt_tuning.sweeps import grid
-from prompt_tuning.sweeps.layout import Report
+from prompt_tuning.sweeps.layout import EVALUATED_ON, Report
 
 FILE = "reference.csv"
 NUMBERS = {"value", "std", "source", "model_parameters"}
+SCORE = "score"
 SOURCES = {
     "P": "Lester, Al-Rfou and Constant, EMNLP 2021, arXiv 2104.08691",
     "S": "Vu et al. (SPoT), ACL 2022, arXiv 2110.07904, appendix A",
@@ -34,7 +40,7 @@ SOURCES = {
 
 
 def read(sweep: grid.Sweep, report: Report) -> pd.DataFrame | None:
-    """Reads the reference values of a report; None if it has none.
+    """Reads the reference values of a report; None if it has none, or none of its score.
 
     Returns:
       The axes, 'reference', 'reference_std', 'source', and 'model_parameters' if it is there
@@ -54,6 +60,10 @@ def read(sweep: grid.Sweep, report: Report) -> pd.DataFrame | None:
     except (OSError, ValueError) as error:
         raise ValueError(f"The reference values {path} cannot be read: {error}") from error
     _check(path, found, sweep, report)
+    if SCORE in found:
+        found = found[found[SCORE] == report.score].drop(columns=SCORE).reset_index(drop=True)
+        if not len(found):
+            return None
     if not set(found) - NUMBERS <= set(report.axes):
         return None  # an axis that this report averages over
     names = {"value": "reference", "std": "reference_std"}
@@ -62,13 +72,14 @@ def read(sweep: grid.Sweep, report: Report) -> pd.DataFrame | None:
 
 def _check(path: str, found: pd.DataFrame, sweep: grid.Sweep, report: Report) -> None:
     axes = [name for name in found if name not in NUMBERS]
-    unknown = [name for name in axes if name not in sweep.axes]
+    known = [*sweep.axes, *([EVALUATED_ON] if sweep.evaluated_on else [])]
+    unknown = [name for name in axes if name not in (*known, SCORE)]
     missing = sorted({"value", "std", "source"} - set(found))
     if unknown or missing:
         problem = f"the unknown column {unknown[0]!r}" if unknown else f"no column {missing[0]!r}"
         raise ValueError(
-            f"{path} has {problem}; expected axes ({', '.join(sweep.axes)}), value, std, source "
-            "and, optional, model_parameters."
+            f"{path} has {problem}; expected axes ({', '.join(known)}), value, std, source "
+            "and, optional, score and model_parameters."
         )
     empty = found[[*axes, "value", "source"]].isna().any(axis=1)
     if empty.any():

@@ -92,7 +92,7 @@ def make(sweep: grid.Sweep, report: Report, records: Sequence[Mapping[str, Any]]
     """
     found = table.runs(report, records)
     names = table.value_names(sweep, found)
-    if report.split and not names.get(LEVEL):
+    if report.split == LEVEL and not names.get(LEVEL):
         raise ValueError(
             f"{sweep.path}, [report] splits by {LEVEL}, but no result has levels: the rows of its "
             f"tasks need the feature {LEVEL!r}."

@@ -7,7 +7,7 @@ folder may be another one on another machine.
 
 import functools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from prompt_tuning import config, trees
 from prompt_tuning.checkpoints import checkpoint
@@ -18,6 +18,10 @@ from prompt_tuning.sweeps import commands
 from prompt_tuning.sweeps.grid import Cell
 from prompt_tuning.training import settings
 
+OF_WHAT_WAS_TRAINED = (
+    "model", "initial_checkpoint_path", "param_dtype", "vocabulary_file", "prompt_file",
+    "prompt_length", "prompt_position", "trainable", "layers", "remat", "attention", "mesh",
+)  # fmt: skip
 Loaded = dict[tuple[tuple[str, ...], tuple[str, ...]], Run]  # by gin files and bindings
 
 
@@ -56,16 +60,69 @@ def load_runs(cells: Iterable[Cell], loaded: Loaded) -> dict[str, Run]:
     return runs
 
 
-def digest(run: Run, train: bool) -> str:
+def load_evaluations(
+    cell: Cell, folder: str = "unused", loaded: Loaded | None = None
+) -> dict[str, Run]:
+    """The configurations of a cell's evaluations on other tasks, by their names.
+
+    Args:
+      cell: a cell of a sweep.
+      folder: its MODEL_DIR.
+      loaded: configurations loaded earlier, whatever their folder and seed; new ones are added.
+
+    Raises:
+      ValueError: names the evaluation that cannot be loaded, or changes what was trained.
+    """
+    runs = {}
+    if not cell.evaluated:
+        return runs
+    loaded = {} if loaded is None else loaded
+    run = load_runs([cell], loaded)[cell.key]
+    for name, other in cell.evaluated.items():
+        combination = (other.gin_files, other.bindings)
+        try:
+            if combination not in loaded:
+                loaded[combination] = load_run(other, folder)
+            check_same_model(run, loaded[combination])
+        except ValueError as error:
+            raise ValueError(f"{cell.key}, [evaluate.{name}]: {error}") from error
+        runs[name] = loaded[combination]
+    return runs
+
+
+def check_same_model(run: Run, other: Run) -> None:
+    """Refuses an evaluation on another task that changes what was trained.
+
+    Raises:
+      ValueError: names the setting.
+    """
+    for name in OF_WHAT_WAS_TRAINED:
+        a, b = getattr(run, name), getattr(other, name)
+        if a != b:
+            raise ValueError(
+                f"It says what a trained run is evaluated on, so it leaves "
+                f"{MACRO_OF_FIELD.get(name, f'Run.{name}')} as it is, {a!r}; got {b!r}."
+            )
+
+
+def digest(run: Run, train: bool, others: Mapping[str, Run] | None = None) -> str:
     """A digest of the settings that affect the result of a run, except the seed.
 
     Args:
       run: see `load_run`.
       train: whether it trains or is only evaluated.
+      others: its evaluations on other tasks, see `load_evaluations`.
     """
+    content = [_chosen(run), train]
+    if others:
+        content.append({name: _chosen(other) for name, other in others.items()})
+    return settings.digest(json.dumps(content, sort_keys=True).encode())
+
+
+def _chosen(run: Run) -> list[tuple[str, str]]:
     chosen = settings.settings(run).chosen
     chosen.pop(MACRO_OF_FIELD["seed"], None)
-    return settings.digest(json.dumps([sorted(chosen.items()), train]).encode())
+    return sorted(chosen.items())
 
 
 def fingerprint(run: Run, *, reads: bool) -> str | None:

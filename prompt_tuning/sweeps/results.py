@@ -7,8 +7,8 @@
 A record has the cell (key, values, seed), `settings` and `frozen_model`, the dev metrics of the
 best and the last evaluation, `curve`, `levels` (the score of each level of difficulty), `floor` (of
 a constant answer), `steps`, `seconds`, `trainable_parameters` and others, what the run took (see
-costs.py) and forgot (forgetting.py), and its origin. Older records lack some; a report shows what
-is not there, or is null, as missing.
+costs.py) and forgot (forgetting.py), its scores on other tasks (`evaluated`, see elsewhere.py), and
+its origin. Older records lack some; a report shows what is not there, or is null, as missing.
 
 A result counts for a cell as long as the cell's resolved configuration and the fingerprint of the
 frozen model are those that it was made with.
@@ -72,7 +72,8 @@ def check_settings(
     cells = {cell.key: cell for cell in sweep.cells}
     runs = resolved.load_runs((cells[key] for key in records), loaded)
     for key, record in records.items():
-        if record["settings"] != resolved.digest(runs[key], cells[key].train):
+        others = resolved.load_evaluations(cells[key], loaded=loaded)
+        if record["settings"] != resolved.digest(runs[key], cells[key].train, others):
             file, what = _place(sweep, key)
             raise ValueError(
                 f"{file} holds a result of {key} that was made with other settings than "

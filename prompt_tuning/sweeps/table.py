@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from prompt_tuning.sweeps import grid
-from prompt_tuning.sweeps.layout import LEVEL, Report
+from prompt_tuning.sweeps.layout import EVALUATED_ON, LEVEL, TRAINED, Report
 
 MISSING = "–"
 FLOOR = "majority"
@@ -38,15 +38,13 @@ Record = Mapping[str, Any]
 
 
 def runs(report: Report, records: Sequence[Record]) -> pd.DataFrame:
-    """One row per run, or per run and level; those without a finite score are left out."""
+    """One row per run, or per run and part of a split; without a finite score it is left out."""
     rows = []
     for record in records:
         about = {**record["values"], "seed": record["seed"]}
         about |= {name: _number(record, name) for name in NUMBERS}
         about["floor"] = about["floor"] if report.has_floor else math.nan
-        scores = [({}, _number(record, report.score))]
-        if report.split:
-            scores = [({LEVEL: level}, x) for level, x in record.get("levels", {}).items()]
+        scores = _scores(report, record)
         rows += [about | place | {"score": score} for place, score in scores]
     columns = [*(rows[0] if rows else [*report.axes, *report.average, "seed", "score", *NUMBERS])]
     frame = pd.DataFrame(rows, columns=columns)
@@ -55,9 +53,26 @@ def runs(report: Report, records: Sequence[Record]) -> pd.DataFrame:
     return frame[np.isfinite(frame["score"])].reset_index(drop=True)
 
 
+def _scores(report: Report, record: Record) -> list[tuple[dict[str, str], float]]:
+    """The scores of a run, each with its value of the axis of a split."""
+    own = _number(record, report.score)
+    if report.split == LEVEL:
+        return [({LEVEL: level}, x) for level, x in record.get("levels", {}).items()]
+    if report.split == EVALUATED_ON:
+        others = record.get("evaluated", {})
+        return [({EVALUATED_ON: TRAINED}, own)] + [
+            ({EVALUATED_ON: name}, _float(scores.get(report.score)))
+            for name, scores in others.items()
+        ]
+    return [({}, own)]
+
+
 def _number(record: Record, name: str) -> float:
     """A number of a run, at the best step where it is measured there; NaN if it is missing."""
-    value = record["best"].get(name, record.get(name))
+    return _float(record["best"].get(name, record.get(name)))
+
+
+def _float(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
@@ -106,6 +121,8 @@ def value_names(sweep: grid.Sweep, found: pd.DataFrame) -> dict[str, list[str]]:
     names = {axis: [value.name for value in values] for axis, values in sweep.axes.items()}
     if LEVEL in found and LEVEL not in names:
         names[LEVEL] = sorted(found[LEVEL].unique(), key=lambda name: (len(name), name))
+    if sweep.evaluated_on and EVALUATED_ON not in names:
+        names[EVALUATED_ON] = [TRAINED, *sweep.evaluated_on]
     return names
 
 
@@ -131,7 +148,7 @@ def _described(
 ) -> pd.DataFrame:
     """The combinations of the report's axes that the sweep has runs of, in order."""
     own = [axis for axis in report.axes if axis != LEVEL]
-    has = {tuple(cell.values[axis] for axis in own) for cell in sweep.cells}
+    has = {tuple(values[axis] for axis in own) for values in _places(sweep, report)}
     if report.overall:
         place = own.index(report.panels)
         has |= {(*key[:place], report.overall, *key[place + 1 :]) for key in has}
@@ -142,6 +159,17 @@ def _described(
     rows = pd.DataFrame(itertools.product(*choices), columns=report.axes, dtype=object)
     keys = rows[own].itertuples(index=False, name=None)
     return rows[[key in has for key in keys]].reset_index(drop=True)
+
+
+def _places(sweep: grid.Sweep, report: Report) -> list[dict[str, str]]:
+    """The values of the axes that the sweep has a score for."""
+    if report.split != EVALUATED_ON:
+        return [dict(cell.values) for cell in sweep.cells]
+    return [
+        {**cell.values, EVALUATED_ON: name}
+        for cell in sweep.cells
+        for name in (TRAINED, *cell.evaluated)
+    ]
 
 
 def shown(report: Report, rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:

@@ -303,3 +303,21 @@ FILES = ("test", "train", "val")
 def test_the_command_line_explains_itself(capsys):
     assert cli.main(["data", "pocket", "--tasks", "axb"]) == cli.EXIT_USER_ERROR
     assert "PocketGLUE has no task 'axb'; known: boolq" in capsys.readouterr().err
+
+
+def test_transfer_between_the_paraphrase_tasks():
+    """The rows of MRPC with QQP's words for the same classes, and the other way round."""
+    words = {"equivalent": "duplicate", "not_equivalent": "not_duplicate"}
+    back = {new: old for old, new in words.items()}
+    for source, target, written in (("qqp", "mrpc", words), ("mrpc", "qqp", back)):
+        own = tasks.get(f"taskless_pocket_glue_{target}_v100")
+        other = tasks.get(f"taskless_pocket_glue_{target}_from_{source}_v100")
+        pairs = zip(tasks.rows(own, "validation"), tasks.rows(other, "validation"), strict=True)
+        seen = set()
+        for mine, theirs in pairs:
+            assert mine["inputs_pretokenized"] == theirs["inputs_pretokenized"]
+            label = mine["targets_pretokenized"].numpy().decode()
+            assert theirs["targets_pretokenized"].numpy().decode() == written[label]
+            seen.add(label)
+        assert seen == {*written}
+        assert other.labels == tasks.get(f"pocket_glue_{source}_v100").labels

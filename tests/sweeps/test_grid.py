@@ -163,7 +163,11 @@ def test_unknown_names_are_refused(sweep_file, shard, only, message):
         ('lines = "method"', 'lines = "size"', "names the axis 'size' more than once; each axis"),
         ('lines = "method"', 'lines = "colour"', "names the axis 'colour'; there are task, size, "),
         ('lines = "method"', 'rows = "method"', "[report]: rows is a list of axes; got 'method'."),
-        ('lines = "method"', 'split = "task"', "split is 'level', which adds an axis of that name"),
+        (
+            'lines = "method"',
+            'split = "task"',
+            "split is 'level' or 'evaluated_on', which adds an axis of that name",
+        ),
         ('lines = "method"', "lines = 3", "[report]: lines is a text; got 3."),
         ('lines = "method"', "comparable = 1", "comparable is true or false; got 1."),
         ('lines = "method"', "digits = 1.5", "digits is a whole number; got 1.5."),
